@@ -1,0 +1,121 @@
+"""Columns of byte strings: Arrow's binary array, as numpy sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from io import BytesIO
+from struct import Struct
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from logstore.config import BATCH_BYTES_LIMIT
+from logstore.errors import BatchTooLarge, CorruptBatch
+from logstore.record import Headers
+
+if TYPE_CHECKING:
+    import pyarrow
+
+UInt32s = NDArray[np.uint32]
+
+_HEADER_LENGTHS: Final = Struct("<HI")  # of the name in UTF-8, of the value
+HEADER_NAME_BYTES_MAX: Final = 0xFFFF
+
+
+class BytesColumn:
+    """n byte strings in one buffer. `offsets` is u32[n + 1]; string i is data[offsets[i]:offsets[i + 1]]."""
+
+    __slots__ = ("_buffer", "_start", "offsets")
+
+    def __init__(self, offsets: UInt32s, buffer: bytes, start: int) -> None:
+        self.offsets = offsets
+        self._buffer = buffer
+        self._start = start  # where data begins within buffer
+
+    @property
+    def data(self) -> NDArray[np.uint8]:
+        """The bytes, u8, read-only and without a copy."""
+        return np.frombuffer(self._buffer, np.uint8, int(self.offsets[-1]), self._start)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, i: int) -> bytes:
+        if not 0 <= i < len(self):
+            raise IndexError(i)
+        return self._buffer[self._start + int(self.offsets[i]) : self._start + int(self.offsets[i + 1])]
+
+    def slice(self, start: int, end: int) -> BytesColumn:
+        """Strings start..end-1, sharing memory."""
+        return BytesColumn(self.offsets[start : end + 1], self._buffer, self._start)
+
+    def to_pylist(self) -> list[bytes]:
+        # BytesIO shares the buffer; reading on from it makes bytes at half the price of slicing.
+        reader = BytesIO(self._buffer)
+        reader.seek(self._start + int(self.offsets[0]))
+        return list(map(reader.read, np.diff(self.offsets).tolist()))
+
+    def to_arrow(self) -> pyarrow.BinaryArray:
+        """A pyarrow.BinaryArray over the same memory (needs the extra `arrow`)."""
+        import pyarrow
+
+        buffers = [None, pyarrow.py_buffer(self.offsets), pyarrow.py_buffer(self.data)]
+        array: pyarrow.BinaryArray = pyarrow.Array.from_buffers(pyarrow.binary(), len(self), buffers)
+        return array
+
+
+class PackedStrings(NamedTuple):
+    """Byte strings being encoded: their sizes i64[n], offsets u32[n + 1] from 0, and bytes back to back."""
+
+    sizes: NDArray[np.int64]
+    offsets: UInt32s
+    data: bytes
+
+
+def pack_strings(strings: Sequence[bytes]) -> PackedStrings:
+    """`strings` may hold any bytes-like objects; TypeError for others."""
+    data = b"".join(strings)
+    if len(data) > BATCH_BYTES_LIMIT:
+        raise BatchTooLarge(len(data), BATCH_BYTES_LIMIT)
+    sizes = np.fromiter(map(len, strings), np.int64, len(strings))
+    offsets = np.zeros(len(strings) + 1, "<u4")
+    offsets[1:] = sizes.cumsum()
+    if offsets[-1] != len(data):  # a memoryview of wider items counts items, not bytes
+        return pack_strings([bytes(item) for item in strings])
+    return PackedStrings(sizes, offsets, data)
+
+
+def encode_headers(headers: Headers) -> bytes:
+    parts: list[bytes] = []
+    for name, value in headers:
+        encoded = name.encode()
+        if len(encoded) > HEADER_NAME_BYTES_MAX:
+            raise ValueError(f"a header's name has {len(encoded)} bytes; at most {HEADER_NAME_BYTES_MAX} fit")
+        parts += (_HEADER_LENGTHS.pack(len(encoded), len(value)), encoded, bytes(value))
+    return b"".join(parts)
+
+
+def decode_headers(data: bytes) -> Headers:
+    headers = []
+    position = 0
+    while position < len(data):
+        if position + _HEADER_LENGTHS.size > len(data):
+            raise CorruptBatch(f"a record's headers end in the middle of a length, at byte {position}")
+        name_length, value_length = _HEADER_LENGTHS.unpack_from(data, position)
+        value_at = position + _HEADER_LENGTHS.size + name_length
+        end = value_at + value_length
+        if end > len(data):
+            raise CorruptBatch(f"a record's header at byte {position} says it ends at {end} of {len(data)}")
+        try:
+            name = data[position + _HEADER_LENGTHS.size : value_at].decode()
+        except UnicodeDecodeError as error:
+            raise CorruptBatch(f"a record's header name at byte {position} is not UTF-8") from error
+        headers.append((name, data[value_at:end]))
+        position = end
+    return tuple(headers)
+
+
+def ascending_from_zero(offsets: UInt32s, end: int) -> bool:
+    """Whether offsets from outside start at 0, never descend, and end at `end`."""
+    return bool(offsets[0] == 0 and offsets[-1] == end and (offsets[1:] >= offsets[:-1]).all())

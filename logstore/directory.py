@@ -1,0 +1,97 @@
+"""The folder of one log: which files may be in it, and what they are called.
+
+Files are named by the entry index of the segment's first frame, in 20 digits:
+
+    <base>.store     a segment header, then items
+    <base>.index     derived from it
+    <base>.spare     the store of a removed segment, kept to be overwritten
+    <name>.tmp       being written; removed at the next opening
+    LOCK             the process that has the log open
+    aside/           what recovery cut off; nothing reads it
+
+Other files are left alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from logstore.config import MIB
+from logstore.filesystem import File, FileSystem
+
+if TYPE_CHECKING:
+    from logstore.segment import Segment
+
+INDEX_BYTES_MAX: Final = 128 * MIB  # indexes of sealed segments held in memory; the first loaded goes first
+
+_NAME: Final = re.compile(r"(\d{20})\.(store|index|spare)(\.tmp)?")
+
+
+class FileName(NamedTuple):
+    base_index: int
+    suffix: str  # store, index or spare
+    is_unfinished: bool
+
+    def __str__(self) -> str:
+        return f"{self.base_index:020d}.{self.suffix}{'.tmp' if self.is_unfinished else ''}"
+
+
+def parse_file_name(name: str) -> FileName | None:
+    """None for a file that is not a segment's."""
+    match = _NAME.fullmatch(name)
+    return FileName(int(match[1]), match[2], match[3] is not None) if match else None
+
+
+class Directory:
+    """A folder, the file system that it is on, and the memory that its sealed segments share."""
+
+    def __init__(self, fs: FileSystem, path: str) -> None:
+        self.fs = fs
+        self.path = path
+        self._loaded: deque[Segment] = deque()
+
+    def store_path(self, base_index: int) -> str:
+        return f"{self.path}/{base_index:020d}.store"
+
+    def index_path(self, base_index: int) -> str:
+        return f"{self.path}/{base_index:020d}.index"
+
+    def spare_path(self, base_index: int) -> str:
+        return f"{self.path}/{base_index:020d}.spare"
+
+    @property
+    def lock_path(self) -> str:
+        return f"{self.path}/LOCK"
+
+    @property
+    def aside_path(self) -> str:
+        return f"{self.path}/aside"
+
+    def remove_if_exists(self, path: str) -> None:
+        if self.fs.exists(path):
+            self.fs.remove(path)
+
+    def create_temporary(self, path: str) -> File:
+        """A new file that is to be renamed to `path` when it is complete."""
+        self.remove_if_exists(path + ".tmp")
+        return self.fs.create(path + ".tmp")
+
+    def put_in_place(self, path: str) -> None:
+        """Give the complete and synced temporary file its name. Durable on return."""
+        self.fs.rename(path + ".tmp", path)
+        self.sync()
+
+    def sync(self) -> None:
+        """Make all names durable."""
+        self.fs.sync_directory(self.path)
+
+    def note_loaded(self, segment: Segment) -> None:
+        """Bound the memory of loaded indexes; a forgotten one is loaded again when it is needed."""
+        self._loaded.append(segment)
+        held = sum(one.index_bytes for one in self._loaded)
+        while held > INDEX_BYTES_MAX and len(self._loaded) > 1:
+            oldest = self._loaded.popleft()
+            held -= oldest.index_bytes
+            oldest.forget_index()

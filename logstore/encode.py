@@ -1,0 +1,162 @@
+"""Values and records -> the payload of a frame. `batch` is the way back and describes the layout. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from struct import Struct
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from logstore.checksum import crc32c
+from logstore.column import PackedStrings, encode_headers, pack_strings
+from logstore.config import Compression, Config
+from logstore.errors import BatchTooLarge, EmptyBatch, RecordTooLarge
+from logstore.frame import (
+    BODY_CRC_START,
+    FRAME_HEADER_BYTES,
+    PRODUCER,
+    Codec,
+    FrameHeader,
+    Payload,
+    Section,
+    pack_compacted,
+)
+from logstore.record import Record
+
+Values = Sequence[Any]  # of bytes-like objects and Records
+
+DEFAULTS: Final = Config()
+PADDING: Final = tuple(b"\0" * (-size % 8) for size in range(8))  # by size modulo 8
+ZSTD_LEVEL: Final = 3  # zstd's own default
+
+_ONE_VALUE: Final = Struct(PRODUCER.format + "II")
+
+
+def encode_value(value: bytes, config: Config = DEFAULTS) -> Payload:
+    """A batch of one record that is only a value: the shortest way, for single appends."""
+    size = len(value)
+    if size > config.record_bytes_max:
+        raise RecordTooLarge(size, config.record_bytes_max)
+    if FRAME_HEADER_BYTES + 8 + size > config.batch_bytes_max:
+        raise BatchTooLarge(FRAME_HEADER_BYTES + 8 + size, config.batch_bytes_max)
+    if config.compression != "none":
+        return encode_batch([value], config)
+    data = b"".join((_ONE_VALUE.pack(0, 0, 0, 1, size, size, 0, 0, 0, 0, 0, size), value, PADDING[size & 7]))
+    return Payload((data,), len(data), crc32c(0, data), 1)
+
+
+def encode_batch(
+    values: Values,
+    config: Config = DEFAULTS,
+    *,
+    producer_id: int = 0,
+    producer_epoch: int = 0,
+    first_sequence: int = 0,
+) -> Payload:
+    """A batch of values (any bytes-like objects) or of Records, in their order.
+
+    Raises EmptyBatch, RecordTooLarge, BatchTooLarge, or TypeError for anything that is not bytes-like.
+    """
+    count = len(values)
+    if not count:
+        raise EmptyBatch
+    sections, columns, strings = _columns(values)
+    sizes = sum((string.sizes for string in strings[1:]), strings[0].sizes)
+    if (largest := int(sizes.max())) > config.record_bytes_max:
+        raise RecordTooLarge(largest, config.record_bytes_max)
+    raw_size = FRAME_HEADER_BYTES + sum(map(len, columns)) + sum(len(string.data) for string in strings)
+    if raw_size > config.batch_bytes_max:
+        raise BatchTooLarge(raw_size, config.batch_bytes_max)
+
+    data, others = strings[0].data, b"".join([string.data for string in strings[1:]])
+    stored, codec = _compress(data, config.compression)
+    fixed = PRODUCER.pack(
+        producer_id, first_sequence, producer_epoch, count, len(stored), len(data), sections, codec, 0, 0
+    )
+    head = b"".join((fixed, *columns))
+    tail = others + PADDING[(len(stored) + len(others)) & 7]
+    crc = crc32c(crc32c(crc32c(0, head), stored), tail)
+    return Payload((head, stored, tail), len(head) + len(stored) + len(tail), crc, count)
+
+
+def _columns(values: Values) -> tuple[int, list[bytes], list[PackedStrings]]:
+    """(sections, the columns of fixed width with their padding, the strings: values, keys, headers)."""
+    try:
+        packed = pack_strings(values)
+        return 0, [_padded(packed.offsets)], [packed]
+    except TypeError:  # some are Records; what is neither fails again below
+        records = [value if isinstance(value, Record) else Record(_bytes_of(value)) for value in values]
+    packed = pack_strings([record.value for record in records])
+    sections, columns, strings = 0, [_padded(packed.offsets)], [packed]
+    if any(record.key for record in records):
+        keys = pack_strings([record.key for record in records])
+        sections |= Section.KEYS
+        columns.append(_padded(keys.offsets))
+        strings.append(keys)
+    if any(record.timestamp for record in records):
+        sections |= Section.TIMES
+        columns.append(_padded(np.array([record.timestamp for record in records], "<i8")))
+    if any(record.headers for record in records):
+        headers = pack_strings([encode_headers(record.headers) for record in records])
+        sections |= Section.HEADERS
+        columns.append(_padded(headers.offsets))
+        strings.append(headers)
+    return sections, columns, strings
+
+
+def _padded(column: NDArray[Any]) -> bytes:
+    return column.tobytes() + PADDING[column.nbytes & 7]
+
+
+def check_payload(payload: Payload, config: Config) -> None:
+    """Raise BatchTooLarge for a payload that was made under other limits."""
+    if BODY_CRC_START + payload.size > config.batch_bytes_max:
+        raise BatchTooLarge(BODY_CRC_START + payload.size, config.batch_bytes_max)
+
+
+def encode_entry(data: bytes) -> Payload:
+    """The payload of an entry that holds no records: a command, a no-op or a configuration."""
+    fixed = PRODUCER.pack(0, 0, 0, 0, len(data), len(data), 0, 0, 0, 0)
+    whole = b"".join((fixed, data, PADDING[len(data) & 7]))
+    return Payload((whole,), len(whole), crc32c(0, whole), 0)
+
+
+def encode_remaining(
+    original: FrameHeader, header: bytes, records: list[Record], config: Config = DEFAULTS
+) -> bytes:
+    """The compacted item for a frame of which only `records` remain; `header` is its own, of 96 bytes."""
+    relative = np.array([record.offset - original.first_offset for record in records], "<u4")
+    if records:
+        payload = encode_batch(records, config)
+        whole = b"".join(payload.buffers)
+    else:
+        whole = PRODUCER.pack(0, 0, 0, 0, 0, 0, 0, 0, 0, 0) + _padded(np.zeros(1, "<u4"))
+    _, _, _, count, stored, raw, sections, codec, _, _ = PRODUCER.unpack_from(whole)
+    body = _padded(relative) + whole[PRODUCER.size :]
+    return pack_compacted(
+        header, body, record_count=count, values_stored=stored, values_raw=raw, sections=sections, codec=codec
+    )
+
+
+def entry_data_of(payload: Payload) -> bytes:
+    """What `encode_entry` was given."""
+    whole = b"".join(payload.buffers)
+    return whole[PRODUCER.size : PRODUCER.size + PRODUCER.unpack_from(whole)[4]]
+
+
+def _bytes_of(value: object) -> bytes:
+    try:
+        return bytes(memoryview(value))  # type: ignore[arg-type]  # refuses str and int, which bytes() takes
+    except TypeError as error:
+        raise TypeError(f"a value must be bytes-like or a Record, not {type(value).__name__}") from error
+
+
+def _compress(data: bytes, compression: Compression) -> tuple[bytes, Codec]:
+    if compression == "none":
+        return data, Codec.NONE
+    import zstandard
+
+    smaller = zstandard.compress(data, ZSTD_LEVEL)
+    return (smaller, Codec.ZSTD) if len(smaller) < len(data) else (data, Codec.NONE)

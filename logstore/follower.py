@@ -1,0 +1,52 @@
+"""Reading at the tail: records as they come, for threads and for asyncio."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING
+
+from logstore import reading
+from logstore.batch import RecordBatch
+from logstore.cursor import FOREVER, Cursor
+from logstore.record import Record
+
+if TYPE_CHECKING:
+    from logstore.log import Log
+
+
+class Follower:
+    """Iterates over records for ever; `batches` and `batches_async` do the same batch by batch.
+
+    One iterator at a time: all of them move the same cursor.
+    """
+
+    def __init__(self, log: Log, cursor: Cursor) -> None:
+        self._log = log
+        self._cursor = cursor
+
+    @property
+    def offset(self) -> int:
+        """Where it will go on reading. Records that an iterator still holds count as read."""
+        return self._cursor.offset
+
+    def __iter__(self) -> Iterator[Record]:
+        for batch in self.batches():
+            yield from batch
+
+    async def __aiter__(self) -> AsyncIterator[Record]:
+        async for batch in self.batches_async():
+            for record in batch:
+                yield record
+
+    def batches(self) -> Iterator[RecordBatch]:
+        while True:
+            end = self._log.end
+            yield from reading.batches(self._cursor, FOREVER)
+            self._log.wait(end)
+
+    async def batches_async(self) -> AsyncIterator[RecordBatch]:
+        while True:
+            end = self._log.end
+            for batch in reading.batches(self._cursor, FOREVER):
+                yield batch
+            await self._log.wait_async(end)

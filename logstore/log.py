@@ -1,0 +1,450 @@
+"""The log: what users open, append to and read from."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import chain
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
+
+import numpy as np
+
+from logstore import reading
+from logstore.append_queue import AppendQueue
+from logstore.batch import RecordBatch
+from logstore.compaction import Compaction, compact
+from logstore.config import MIB, Config
+from logstore.cursor import Cursor, View, at_one_epoch
+from logstore.directory import Directory
+from logstore.encode import check_payload, encode_batch, encode_entry, encode_value
+from logstore.errors import LogClosed, LogReadOnly, NoLog
+from logstore.filesystem import FileSystem, Lock, OsFileSystem
+from logstore.follower import Follower
+from logstore.frame import Kind, Payload
+from logstore.housekeeping import Housekeeper
+from logstore.opening import Configuration, Repair, open_directory, remove_files
+from logstore.read_only import ReadOnlyView
+from logstore.record import Record
+from logstore.retention import Decision, decide_retention
+from logstore.waking import Alarm
+from logstore.writer import Writer
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+    from typing_extensions import Buffer
+
+    Value = Buffer | Record
+    Batch = Iterable[Value] | RecordBatch | bytes
+
+LOOK_AGAIN_S: Final = 0.1  # how often a read-only log looks for new records while somebody waits for them
+
+
+class Log:
+    """A segmented, append-only log in a directory.
+
+    Offsets count records from 0 without gaps. Appends and reads may come from any number of threads and asyncio
+    tasks at once. One Log at a time has a directory open for writing; with `read_only` any number may look on,
+    also from other processes, without touching a file.
+
+    Durability is `Config.sync`. With "always", readers see only what is on disk.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        config: Config | None = None,
+        *,
+        read_only: bool = False,
+        filesystem: FileSystem | None = None,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        """Open the log; make it if there is none, recover it if it was not closed.
+
+        Raises LogLocked, CorruptLog, UnsupportedFormat, DiskFull, or NoLog if it is to be read only and is not there.
+        `repairs` says what recovery had to do.
+        """
+        self.path = os.fspath(path)
+        self.config = config or Config()
+        self._clock = clock
+        self._directory = Directory(filesystem or OsFileSystem(), self.path)
+        self._close_lock = threading.Lock()
+        self._lock: Lock | None = None
+        self._look: ReadOnlyView | None = None
+        self._open_writer: Writer | None = None
+        if read_only:
+            self._open_read_only()
+        else:
+            self._open_for_writing()
+
+    def _open_read_only(self) -> None:
+        if not self._directory.fs.exists(self.path):
+            raise NoLog(self.path)
+        opened = open_directory(self._directory, self.config, writable=False)
+        self._view: View = ReadOnlyView(self._directory, opened)
+        self._look = self._view
+        self.repairs: list[Repair] = []
+
+    def _open_for_writing(self) -> None:
+        fs = self._directory.fs
+        fs.make_directory(self.path)
+        self._lock = fs.lock(self._directory.lock_path)
+        try:
+            opened = open_directory(self._directory, self.config, writable=True)
+            writer = Writer(self._directory, self.config, opened, clock=self._clock, on_roll=self._on_roll)
+            writer.make_durable(writer.last_index)  # what a killed process wrote but did not sync
+        except BaseException:
+            self._lock.close()
+            raise
+        self._view = self._open_writer = writer
+        self.repairs = opened.repairs
+        is_timed = self.config.sync == "interval"
+        self._housekeeper = Housekeeper(
+            writer,
+            interval_ms=self.config.sync_interval_ms if is_timed else None,
+            retain=self.apply_retention,
+            name=self.path,
+        )
+        if is_timed or len(opened.segments) > 1:
+            self._housekeeper.wake()
+        self._appends = AppendQueue(writer, pending_bytes_max=self.config.pending_bytes_max, name=self.path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._view.is_closed else "read-only" if self._look else self.config.sync
+        return f"<Log {self.path} offsets {self.start} to before {self.end}, {state}>"
+
+    def close(self) -> None:
+        """Make everything durable and let the directory go. Closing twice is no error.
+
+        Raises LogPoisoned if the last sync failed; the log is closed all the same. Iterators end with LogClosed.
+        """
+        with self._close_lock:
+            if self._view.is_closed:
+                return
+            if self._look is not None:
+                self._look.is_closed = True
+                return
+            self._appends.close()
+            self._housekeeper.close()
+            try:
+                self._writer.close()
+            finally:
+                assert self._lock is not None
+                self._lock.close()
+
+    def _require_open(self) -> None:
+        if self._view.is_closed:
+            raise LogClosed(f"{self.path} is closed")
+
+    def _on_roll(self) -> None:
+        self._housekeeper.wake()
+
+    # ── appending ───────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def _writer(self) -> Writer:
+        if self._open_writer is None:
+            raise LogReadOnly(f"{self.path} was opened with read_only=True")
+        return self._open_writer
+
+    def append(self, value: Value) -> int:
+        """The offset of the record, which is durable as the policy says.
+
+        `value` is any bytes-like object, or a Record with key, timestamp and headers. Raises RecordTooLarge or
+        DiskFull with nothing changed; LogPoisoned if a sync failed, when the record may be there after reopening.
+        """
+        payload = encode_value(value, self.config) if type(value) is bytes else self._encode_one(value)
+        outcome = self._writer.append((payload,))[0]
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    def append_batch(self, batch: Batch) -> tuple[int, int]:
+        """(first offset, end) of the records: one frame, durable together, all of them or none.
+
+        `batch` is an iterable of bytes-like objects and Records, a RecordBatch, or the bytes of one (which are
+        checked as a stranger's). Raises as `append`, and EmptyBatch, BatchTooLarge or CorruptBatch.
+        """
+        payload = self._encode(batch)
+        outcome = self._writer.append((payload,))[0]
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome, outcome + payload.record_count
+
+    async def append_async(self, value: Value) -> int:
+        """As `append`, without blocking the event loop; what other tasks append meanwhile shares the sync."""
+        self._writer  # noqa: B018  # refuses a read-only log
+        return await self._appends.append(self._encode_one(value))
+
+    async def append_batch_async(self, batch: Batch) -> tuple[int, int]:
+        """As `append_batch`, without blocking the event loop."""
+        self._writer  # noqa: B018
+        payload = self._encode(batch)
+        first = await self._appends.append(payload)
+        return first, first + payload.record_count
+
+    def _encode_one(self, value: Value) -> Payload:
+        if isinstance(value, Record):
+            return encode_batch([value], self.config)
+        return encode_value(bytes(memoryview(value)), self.config)
+
+    def _encode(self, batch: Batch) -> Payload:
+        if isinstance(batch, RecordBatch):
+            payload = batch.payload()
+            check_payload(payload, self.config)
+            return payload
+        if isinstance(batch, (bytes, bytearray, memoryview)):
+            return RecordBatch.from_bytes(bytes(batch), config=self.config).payload()
+        return encode_batch(batch if isinstance(batch, Sequence) else list(batch), self.config)
+
+    def sync(self) -> None:
+        """Make everything appended so far durable; LogPoisoned if that fails."""
+        self._writer.make_durable(self._writer.last_index)
+
+    # ── reading ─────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def start(self) -> int:
+        """Offset of the first record that exists."""
+        return self._view.layout.start
+
+    @property
+    def end(self) -> int:
+        """Offset behind the last record that readers see."""
+        return self._view.end
+
+    @property
+    def lowest_offset(self) -> int | None:
+        """Offset of the first record, None if there is none."""
+        start, end = self.start, self.end
+        return start if start < end else None
+
+    @property
+    def highest_offset(self) -> int | None:
+        """Offset of the last record, None if there is none."""
+        start, end = self.start, self.end
+        return end - 1 if start < end else None
+
+    def __len__(self) -> int:
+        """Offsets between start and end; compacted ones count."""
+        return max(self.end - self.start, 0)
+
+    def read(self, offset: int) -> Record:
+        """The record; OffsetOutOfRange, RecordCompacted, or CorruptLog if its bytes are damaged."""
+        self._require_open()
+        return reading.read_one(self._view, offset)
+
+    def read_many(self, offsets: ArrayLike) -> list[bytes]:
+        """The values at these offsets, in their order. Errors as `read`."""
+        self._require_open()
+        return reading.read_many(self._view, np.asarray(offsets).astype(np.int64, casting="same_kind"))
+
+    def scan(
+        self, start: int | None = None, end: int | None = None, *, reverse: bool = False, bytes_max: int = MIB
+    ) -> Iterator[Record]:
+        """The records with offsets start..end-1, by default all that are there now; the last first if `reverse`.
+
+        Memory stays at about `bytes_max` and one batch. Raises OffsetOutOfRange at once if `start` is not in the
+        log, and later if the next record is truncated away.
+        """
+        if not reverse:
+            return chain.from_iterable(self.batches(start, end, bytes_max=bytes_max))
+        start, end = self._range(start, end)
+        backwards = reading.batches_backwards(self._view, start, end, bytes_max)
+        return chain.from_iterable(reversed(list(batch)) for batch in backwards)
+
+    def batches(
+        self, start: int | None = None, end: int | None = None, *, bytes_max: int = MIB
+    ) -> Iterator[RecordBatch]:
+        """As `scan`, but batch by batch as they were appended, as columns without a copy.
+
+        `bytes_max` is read at a time; a larger batch is read whole.
+        """
+        start, end = self._range(start, end)
+        return reading.batches(Cursor(self._view, start, read_bytes=bytes_max), end)
+
+    def frames(
+        self, start: int | None = None, end: int | None = None, *, bytes_max: int = MIB
+    ) -> Iterator[reading.Frames]:
+        """As `batches`, but as the bytes on disk, for a peer or a client to decode: docs/FORMATS.md.
+
+        The first frame may begin before `start`.
+        """
+        start, end = self._range(start, end)
+        return reading.frames(Cursor(self._view, start, read_bytes=bytes_max), end, bytes_max)
+
+    def follow(self, start: int | None = None, *, bytes_max: int = MIB) -> Follower:
+        """The records from `start` on (by default only new ones), waiting at the end for more. Never ends.
+
+        For `for` in a thread, or `async for`. Raises OffsetOutOfRange if retention or a truncation takes the next
+        record away, LogClosed when the log is closed.
+        """
+        self._require_open()
+        cursor = Cursor(self._view, self.end if start is None else start, read_bytes=bytes_max)
+        return Follower(self, cursor)
+
+    def wait(self, seen_end: int, timeout_s: float | None = None) -> int:
+        """The log's end, once it differs from `seen_end`, or unchanged after the timeout."""
+        if self._look is not None:
+            return self._look_until(seen_end, timeout_s)
+        moved = threading.Event()
+        self._writer.notify(moved.set, seen_end)
+        moved.wait(timeout_s)
+        self._writer.forget(moved.set)
+        self._require_open()
+        return self.end
+
+    async def wait_async(self, seen_end: int) -> int:
+        """The log's end, once it differs from `seen_end`."""
+        if self._look is not None:
+            while self._look_until(seen_end, 0) == seen_end:
+                await asyncio.sleep(LOOK_AGAIN_S)
+            return self.end
+        alarm = Alarm()
+        self._writer.notify(alarm.ring, seen_end)
+        try:
+            await alarm.wait()
+        finally:
+            self._writer.forget(alarm.ring)
+        self._require_open()
+        return self.end
+
+    def _look_until(self, seen_end: int, timeout_s: float | None) -> int:
+        assert self._look is not None
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            self._require_open()
+            self._look.refresh()
+            if self.end != seen_end or (deadline is not None and time.monotonic() >= deadline):
+                return self.end
+            time.sleep(LOOK_AGAIN_S)
+
+    def offset_at(self, time: int) -> int:
+        """The first offset appended at or after `time`, UTC nanoseconds; `end` if there is none."""
+        self._require_open()
+        return at_one_epoch(self._view, partial(reading.offset_at, self._view, time))
+
+    def reader(self) -> io.BufferedReader:
+        """The raw bytes of all stores, one after the other, as they are now: for a backup."""
+        self._require_open()
+        return io.BufferedReader(reading.RawReader(self._view))
+
+    def _range(self, start: int | None, end: int | None) -> tuple[int, int]:
+        self._require_open()
+        now = self.end
+        return self.start if start is None else start, now if end is None else min(end, now)
+
+    # ── removing ────────────────────────────────────────────────────────────────────────────────────
+
+    def truncate(self, lowest: int) -> int:
+        """Remove the segments whose last offset is below `lowest`, and return the bytes freed.
+
+        The active segment stays. `start` is then the first offset of the first segment left. Durable on return.
+        """
+        writer = self._writer
+        with writer.maintenance():
+            segments = writer.layout.segments[:-1]
+            return writer.remove_oldest(sum(segment.end_offset <= lowest for segment in segments))
+
+    def truncate_suffix(self, end: int) -> int:
+        """Forget every record at or above `end`, and return the bytes freed. Durable on return.
+
+        Range: start <= end <= the end of what was appended, else OffsetOutOfRange and nothing changed. Readers
+        past `end` raise on their next read. Source: Raft dissertation 3.5 (conflicting entries).
+        """
+        return self._writer.truncate_suffix(end)
+
+    def apply_retention(self, *, dry_run: bool = False) -> list[Decision]:
+        """Remove the segments that `retention_*_max` of the config no longer allows; why each goes or stays.
+
+        Runs by itself after each new segment. Whole segments only, oldest first, never the active one.
+        """
+        writer = self._writer
+        with writer.maintenance():
+            decisions = decide_retention(writer.layout.segments, self.config, now=self._clock())
+            if not dry_run:
+                writer.remove_oldest(sum(not decision.stays for decision in decisions))
+            return decisions
+
+    def compact(self, *, end: int | None = None, dry_run: bool = False) -> Compaction:
+        """Keep only the last record of each key in the sealed segments; records without a key all stay.
+
+        Of records at or above `end` (the log's by default) no notice is taken.
+        A record with a key and an empty value is a tombstone: it goes too, `tombstone_age_ms_min` after its append.
+        Appends and reads go on meanwhile. Offsets do not change; removed ones raise RecordCompacted.
+        """
+        return compact(self._writer, self.config, end=end, now=self._clock(), dry_run=dry_run)
+
+    def reset(self) -> None:
+        """Forget everything: an empty log that starts at offset 0. Durable on return."""
+        self._writer.reset()
+
+    def remove(self) -> None:
+        """Close the log and delete its files; the directory too, unless it holds others."""
+        self._writer  # noqa: B018
+        self.close()
+        remove_files(self._directory)
+
+    # ── entries, for replication ────────────────────────────────────────────────────────────────────
+
+    @property
+    def first_index(self) -> int:
+        """Index of the first entry that exists; last_index + 1 in a log without entries."""
+        return self._view.layout.base_indexes[0]
+
+    @property
+    def last_index(self) -> int:
+        """Index of the last entry that was written, durable or not."""
+        return self._view.layout.active.end_index - 1
+
+    @property
+    def durable_index(self) -> int:
+        """Index of the last entry that is known to be on disk."""
+        return self._writer.durable_index
+
+    @property
+    def configuration(self) -> Configuration:
+        """The newest entry of kind CONFIGURATION."""
+        return self._writer.configuration
+
+    def append_entry(
+        self, entry: RecordBatch | bytes, *, index: int, term: int, kind: Kind = Kind.RECORDS
+    ) -> None:
+        """Append a batch, or the bytes of a command, no-op or configuration, as entry `index`.
+
+        Raises IndexOutOfRange with nothing changed unless `index` is last_index + 1; otherwise as `append`.
+        """
+        if (kind == Kind.RECORDS) != isinstance(entry, RecordBatch):
+            raise TypeError("entries of kind RECORDS are RecordBatch, all others are bytes")
+        payload = entry.payload() if isinstance(entry, RecordBatch) else encode_entry(entry)
+        check_payload(payload, self.config)
+        outcome = self._writer.append((payload,), kind=kind, term=term, index=index)[0]
+        if isinstance(outcome, Exception):
+            raise outcome
+
+    def entries(self, first: int, end: int | None = None, *, bytes_max: int = MIB) -> list[reading.Entry]:
+        """Entries first..end-1, as many as fit `bytes_max` but at least one; IndexOutOfRange if there is none."""
+        self._require_open()
+        return at_one_epoch(self._view, partial(reading.entries, self._view, first, end, bytes_max))
+
+    def term(self, index: int) -> int:
+        """The term of an entry, or of the one before the first; IndexOutOfRange for others."""
+        self._require_open()
+        return at_one_epoch(self._view, partial(reading.term, self._view, index))
+
+    def truncate_entries(self, index: int) -> int:
+        """Forget entry `index` and all after it, and return the bytes freed. Durable on return."""
+        return self._writer.truncate_entries(index)

@@ -1,0 +1,257 @@
+"""Opening a directory: what recovery decided is done here, and segments are made here.
+
+Everything is safe to be cut short by another crash: the next opening finds the same facts, or those of the
+finished work.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from logstore.config import Config
+from logstore.directory import Directory, parse_file_name
+from logstore.errors import CorruptLog, NoLog
+from logstore.filesystem import File
+from logstore.frame import SegmentHeader, pack_segment_header
+from logstore.index import ROW, Index, read_saved_header
+from logstore.recovery import Survey, Verdict, corrupt, judge, read_header, survey_unvouched
+from logstore.segment import Segment, new_segment_id
+from logstore.walk import READ_BYTES, Tail
+
+log = logging.getLogger("logstore")
+
+ASIDE_FILES_MAX: Final = 16  # older ones are removed: each crash leaves one at most
+
+
+class Configuration(NamedTuple):
+    """The newest entry of kind CONFIGURATION; opaque to the engine."""
+
+    entry_index: int  # 0: there is none
+    data: bytes
+
+
+NO_CONFIGURATION: Final = Configuration(0, b"")
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """Something that opening had to do: what, and how many bytes from which position of which file."""
+
+    action: str
+    path: str
+    position: int
+    bytes: int
+    offset: int  # of the first record that could be concerned
+
+
+@dataclass(slots=True)
+class Opened:
+    segments: list[Segment]  # oldest first; the last is active
+    tail: Tail  # where the next frame goes
+    spares: list[str]  # paths
+    repairs: list[Repair]
+    durable_index: int
+    configuration: Configuration
+
+
+def open_directory(directory: Directory, config: Config, *, writable: bool) -> Opened:
+    """The log in `directory`, recovered; a new one if it holds none.
+
+    Raises CorruptLog, changing nothing, where bytes that were once durable are damaged so that it is not known
+    where the log ends; UnsupportedFormat; NoLog if there is none and it may not be made.
+    """
+    bases, spares = _list_files(directory, config, writable=writable)
+    surveys, durable_index = survey_unvouched(directory, bases, writable=writable)
+    verdicts = judge(surveys, durable_index)
+    for found, verdict in verdicts:
+        if verdict is Verdict.CORRUPT:
+            raise corrupt(found)
+    kept = [found for found, verdict in verdicts if verdict in (Verdict.KEEP, Verdict.CUT)]
+    if bases and not kept and bases[0] != 1:
+        raise corrupt(surveys[0])  # what came before it was removed, which only happens once it is durable
+    sealed = _open_sealed(directory, bases[: len(bases) - len(surveys)], surveys)
+    if not kept and not writable:
+        raise NoLog(directory.path)
+
+    repairs = []
+    if writable:
+        repairs = [
+            _repair(directory, found, verdict) for found, verdict in verdicts if verdict is not Verdict.KEEP
+        ]
+        directory.sync()
+    segments = sealed + [_open_surveyed(directory, found) for found in kept]
+    if not segments:
+        segment = create_segment(directory, FIRST_SEGMENT)
+        return Opened([segment], Tail.at_start(segment.header), spares, repairs, 0, NO_CONFIGURATION)
+    if writable:
+        activate(segments[-1], segments[-1].index.rows)
+    return Opened(segments, kept[-1].tail, spares, repairs, durable_index, _configuration(kept[-1]))
+
+
+def _configuration(found: Survey) -> Configuration:
+    assert found.header is not None
+    if found.configurations:
+        return Configuration(*found.configurations[-1])
+    return Configuration(found.header.configuration_index, found.header.configuration)
+
+
+def _list_files(directory: Directory, config: Config, *, writable: bool) -> tuple[list[int], list[str]]:
+    """(base indexes of the stores, paths of the spares); files that a crash left half made are removed."""
+    names = [name for name in map(parse_file_name, directory.fs.list(directory.path)) if name]
+    bases = sorted(name.base_index for name in names if (name.suffix, name.is_unfinished) == ("store", False))
+    spares = [
+        directory.spare_path(name.base_index)
+        for name in names
+        if (name.suffix, name.is_unfinished) == ("spare", False)
+    ]
+    if writable:
+        for name in names:
+            if name.is_unfinished or (name.suffix == "index" and name.base_index not in bases):
+                directory.fs.remove(f"{directory.path}/{name}")
+        for path in spares[config.spare_segments_max :]:
+            directory.fs.remove(path)
+    return bases, spares[: config.spare_segments_max]
+
+
+def _open_sealed(directory: Directory, bases: list[int], surveys: list[Survey]) -> list[Segment]:
+    """The segments that are vouched for, without reading more than their headers."""
+    segments: list[Segment] = []
+    following = surveys[0].header if surveys else None
+    for base_index in reversed(bases):
+        assert following is not None
+        path = directory.store_path(base_index)
+        file = directory.fs.open(path, writable=False)
+        header = read_header(file, path)
+        if header is None or header.base_index != base_index:
+            raise CorruptLog(path, 0, "the segment's header is damaged", entry=base_index)
+        segment = Segment(directory, header, file)
+        segment.end_index, segment.end_offset = following.base_index, following.base_offset
+        segment.last_time = following.previous_time
+        saved = read_saved_header(directory.fs, segment.index_path)
+        if saved is not None and saved.segment_id == header.segment_id:
+            if (base_index + saved.count, saved.end_offset) != (segment.end_index, segment.end_offset):
+                raise CorruptLog(
+                    path, saved.end_position, f"the next segment starts with entry {segment.end_index}: a file is missing",
+                    entry=base_index + saved.count, offset=saved.end_offset,
+                )  # fmt: skip
+            segment.end_position = saved.end_position
+            segment.is_sealed = True
+        segments.insert(0, segment)
+        following = header
+    return segments
+
+
+def _open_surveyed(directory: Directory, found: Survey) -> Segment:
+    assert found.header is not None
+    segment = Segment(directory, found.header, found.file)
+    segment.index = Index.in_memory(np.array(found.rows, ROW))
+    segment.end_position = found.tail.position
+    segment.end_index, segment.end_offset = found.tail.index, found.tail.offset
+    segment.last_time = found.tail.time
+    for place, _ in found.breaks:
+        log.error(
+            "damaged frame path=%s position=%d entry=%d offset=%d; reading it raises CorruptLog",
+            found.path, place.position, place.index, place.offset,
+        )  # fmt: skip
+    return segment
+
+
+def _repair(directory: Directory, found: Survey, verdict: Verdict) -> Repair:
+    """Cut a torn tail, or put a segment that was never born out of the way. Durable on return."""
+    position = found.tail.position if verdict is Verdict.CUT else 0
+    offset = found.tail.offset
+    length = max(found.present_end - position, 0)
+    if length:
+        _keep_aside(directory, found.file, position, length, f"{found.base_index:020d}-{position}")
+    if verdict is Verdict.CUT:
+        found.file.truncate(position)
+        found.file.sync()
+    else:
+        directory.fs.remove(found.path)
+        directory.remove_if_exists(directory.index_path(found.base_index))
+    log.warning(
+        "%s path=%s position=%d bytes=%d next_offset=%d reason=%s",
+        verdict.value, found.path, position, length, offset, found.stopped,
+    )  # fmt: skip
+    return Repair(verdict.value, found.path, position, length, offset)
+
+
+def _keep_aside(directory: Directory, file: File, position: int, length: int, name: str) -> None:
+    """Copy bytes that are about to go. They were never acknowledged, so failing to keep them is no failure."""
+    fs, folder = directory.fs, directory.aside_path
+    try:
+        fs.make_directory(folder)
+        names = fs.list(folder)
+        for old in names[: max(len(names) - ASIDE_FILES_MAX + 1, 0)]:
+            fs.remove(f"{folder}/{old}")
+        directory.remove_if_exists(f"{folder}/{name}")
+        copy = fs.create(f"{folder}/{name}")
+        for done in range(0, length, READ_BYTES):
+            copy.write((file.read(min(READ_BYTES, length - done), position + done),), done)
+        copy.sync()
+        copy.close()
+        fs.sync_directory(folder)
+    except OSError as error:
+        log.warning("cannot keep torn bytes aside path=%s bytes=%d error=%s", folder, length, error)
+
+
+NO_ROWS: Final = np.empty(0, ROW)
+
+
+# ── making segments ─────────────────────────────────────────────────────────────────────────────────
+
+FIRST_SEGMENT: Final = SegmentHeader(
+    segment_id=0, base_index=1, base_offset=0, previous_term=0, previous_time=0, previous_crc=0, durable_index=0,
+    stale_end=0, configuration_index=0, configuration=b"",
+)  # fmt: skip
+
+
+def create_segment(directory: Directory, header: SegmentHeader, spare: str | None = None) -> Segment:
+    """A new active segment, in a new file or in the one at `spare`. Its name is durable, its header is not yet.
+
+    The id and `stale_end` of `header` are filled in here. After an OSError nothing is left of it.
+    """
+    fs, store_path = directory.fs, directory.store_path(header.base_index)
+    if spare is None:
+        file = fs.create(store_path)
+    else:
+        file = fs.open(spare, writable=True)
+        fs.rename(spare, store_path)
+    try:
+        header = header._replace(segment_id=new_segment_id(), stale_end=file.size())
+        file.write((pack_segment_header(header),), 0)
+        segment = Segment(directory, header, file)
+        activate(segment)
+        directory.sync()
+    except OSError:
+        fs.remove(store_path)
+        raise
+    return segment
+
+
+def activate(segment: Segment, rows: NDArray[np.void] = NO_ROWS) -> None:
+    """Give the newest segment an index that grows, with the rows that it already has."""
+    segment.directory.remove_if_exists(segment.index_path)
+    index = Index.active(segment.directory.fs.create(segment.index_path))
+    index.extend(rows)
+    segment.index = index
+
+
+def remove_files(directory: Directory) -> None:
+    """Delete the files of a closed log, and the directory if nothing else is in it."""
+    fs = directory.fs
+    for name in sorted(map(str, filter(None, map(parse_file_name, fs.list(directory.path)))), reverse=True):
+        fs.remove(f"{directory.path}/{name}")  # newest first: what a crash leaves is a log
+        directory.sync()
+    if fs.exists(directory.aside_path):
+        for name in fs.list(directory.aside_path):
+            fs.remove(f"{directory.aside_path}/{name}")
+        fs.remove_directory(directory.aside_path)
+    directory.remove_if_exists(directory.lock_path)
+    if not fs.list(directory.path):
+        fs.remove_directory(directory.path)

@@ -1,0 +1,214 @@
+"""The ways to read a log, on top of a cursor. `Log` documents them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from logstore.batch import RecordBatch
+from logstore.cursor import Cursor, View, at_one_epoch
+from logstore.errors import IndexOutOfRange, LogError, OffsetOutOfRange
+from logstore.frame import HOLE_MAGIC, Kind
+from logstore.gather import gather
+from logstore.record import Record
+from logstore.walk import Item
+
+
+def read_one(view: View, offset: int) -> Record:
+    while True:
+        epoch, end, layout = view.epoch, view.end, view.layout
+        if not layout.start <= offset < end:
+            raise OffsetOutOfRange(offset, layout.start, end)
+        try:
+            record = layout.segments[layout.at_offset(offset)].read(offset, end)
+        except (LogError, OSError):
+            if view.epoch == epoch:
+                raise
+        else:
+            if view.epoch == epoch:
+                return record
+
+
+def read_many(view: View, offsets: NDArray[np.int64]) -> list[bytes]:
+    """The values at `offsets`, in that order."""
+    if not len(offsets):
+        return []
+    is_sorted = bool((offsets[1:] >= offsets[:-1]).all())
+    order = None if is_sorted else offsets.argsort(kind="stable")
+    ascending = offsets if order is None else offsets[order]
+    found = at_one_epoch(view, lambda: _gather_all(view, ascending))
+    if order is None:
+        return found
+    values = [b""] * len(found)
+    for place, value in zip(order.tolist(), found, strict=True):
+        values[place] = value
+    return values
+
+
+def _gather_all(view: View, offsets: NDArray[np.int64]) -> list[bytes]:
+    end, layout = view.end, view.layout
+    for offset in (int(offsets[0]), int(offsets[-1])):
+        if not layout.start <= offset < end:
+            raise OffsetOutOfRange(offset, layout.start, end)
+    places = np.array(layout.base_offsets, np.int64).searchsorted(offsets, "right") - 1
+    bounds = np.flatnonzero(np.diff(places)) + 1
+    values: list[bytes] = []
+    for part, place in zip(np.split(offsets, bounds), places[np.append(0, bounds)].tolist(), strict=True):
+        values += gather(layout.segments[place], part, end)
+    return values
+
+
+def batches(cursor: Cursor, end: int) -> Iterator[RecordBatch]:
+    while True:
+        start = cursor.offset
+        item = cursor.next(end)
+        if item is None:
+            return
+        batch = item.batch().between(start, end)
+        if len(batch):
+            yield batch
+
+
+def batches_backwards(view: View, start: int, end: int, read_bytes: int) -> Iterator[RecordBatch]:
+    """The batches of start..end-1, the last first; read in blocks of about `read_bytes`."""
+    while end > start:
+        before, items = at_one_epoch(view, partial(_block_before, view, start, end, read_bytes))
+        for item in reversed(items):
+            batch = item.batch().between(start, end)
+            if len(batch):
+                yield batch
+        end = before
+
+
+def _block_before(view: View, start: int, end: int, read_bytes: int) -> tuple[int, list[Item]]:
+    """(offset at which the block begins, its frames with records, in order)."""
+    layout = view.layout
+    if start < layout.start or end > view.end:
+        raise OffsetOutOfRange(end - 1, layout.start, view.end)
+    segment = layout.segments[layout.at_offset(end - 1)]
+    index = segment.index
+    last = index.find(end - 1, segment.end_offset)
+    positions = index.rows["position"][: last + 1]
+    first = int(positions.searchsorted(max(index.position(last) - read_bytes, 0), "left"))
+    walk = segment.walk(segment.base_index + first, read_bytes=read_bytes)
+    before = walk.tail.offset
+    items = []
+    for item in walk:
+        if item.damage:
+            raise segment.damaged(walk, item)
+        if item.kind == Kind.RECORDS and item.magic != HOLE_MAGIC:
+            items.append(item)
+        if item.end_offset >= end:
+            return before, items
+    raise segment.damaged(walk, None)
+
+
+def frames(cursor: Cursor, end: int, bytes_max: int) -> Iterator[Frames]:
+    """Whole frames as bytes, as many at a time as fit `bytes_max`, at least one."""
+    held: list[Item] = []
+    held_bytes = 0
+    while (item := cursor.next(end)) is not None:
+        if held and held_bytes + item.length > bytes_max:
+            yield _joined(held)
+            held, held_bytes = [], 0
+        held.append(item)
+        held_bytes += item.length
+    if held:
+        yield _joined(held)
+
+
+class Frames(NamedTuple):
+    """Frames of records first..end-1, back to back."""
+
+    first_offset: int
+    end_offset: int
+    data: bytes
+
+
+def _joined(items: list[Item]) -> Frames:
+    data = items[0].data() if len(items) == 1 else b"".join([item.data() for item in items])
+    return Frames(items[0].offset, items[-1].end_offset, data)
+
+
+def offset_at(view: View, time: int) -> int:
+    end = view.end
+    for segment in view.layout.segments:
+        if segment.last_time >= time and segment.end_index > segment.base_index:
+            index = segment.index
+            row = index.find_time(time)
+            if row < index.count:
+                return min(index.offset(row), end)
+    return end
+
+
+class Entry(NamedTuple):
+    """An entry as replication sees it: a frame with its place in the log."""
+
+    entry_index: int
+    term: int
+    kind: Kind
+    first_offset: int
+    end_offset: int
+    frame: bytes  # as on disk
+
+
+def entries(view: View, first: int, end: int | None, bytes_max: int) -> list[Entry]:
+    layout = view.layout
+    end = layout.active.end_index if end is None else end
+    found: list[Entry] = []
+    held = 0
+    while first < end:
+        segment = layout.at_index(first)
+        walk = segment.walk(first, read_bytes=bytes_max)
+        while first < min(segment.end_index, end):
+            item = next(iter(walk), None)
+            if item is None or item.damage:
+                raise segment.damaged(walk, item)
+            if found and held + item.length > bytes_max:
+                return found
+            held += item.length
+            first = item.end_index
+            kind = Kind(item.kind)
+            found.append(Entry(item.entry_index, item.term, kind, item.offset, item.end_offset, item.data()))
+    if not found:
+        raise IndexOutOfRange(first, layout.base_indexes[0], layout.active.end_index - 1)
+    return found
+
+
+def term(view: View, index: int) -> int:
+    layout = view.layout
+    if index == layout.base_indexes[0] - 1:
+        return layout.segments[0].header.previous_term
+    segment = layout.at_index(index)
+    return segment.index.term(index - segment.base_index)
+
+
+class RawReader(io.RawIOBase):
+    """All stores as one stream of bytes, as they were when it was made: each a segment header and its items."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self._parts = [(segment, segment.end_position) for segment in view.layout.segments if segment.index]
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while self._parts:
+            segment, end = self._parts[0]
+            data = segment.file.read(min(len(buffer), end - self._position), self._position)
+            if data and segment not in self._view.layout.segments:
+                raise LogError(f"{segment.store_path} was removed while it was read; start the backup again")
+            if data:
+                self._position += len(data)
+                buffer[: len(data)] = data
+                return len(data)
+            self._parts.pop(0)
+            self._position = 0
+        return 0

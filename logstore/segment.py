@@ -1,0 +1,289 @@
+"""One segment: a store file, its index, and where they end.
+
+A segment is *active* (the newest; it grows), *full* (another follows; it may not be durable yet) or *sealed*
+(durable, and its index saved). Only the writer changes a segment. It moves `end_position`, `end_index` and
+`end_offset` when frames are complete; readers take these before they look anything up.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from struct import Struct
+from typing import Final
+
+import numpy as np
+
+from logstore.directory import Directory
+from logstore.errors import CorruptLog, RecordCompacted
+from logstore.filesystem import File
+from logstore.frame import (
+    COMPACTED_HEADER,
+    COMPACTED_MAGIC,
+    FRAME_HEADER_BYTES,
+    FRAME_MAGIC,
+    HOLE,
+    HOLE_BYTES,
+    HOLE_MAGIC,
+    LINK,
+    Kind,
+    SegmentHeader,
+    parse_frame_header,
+)
+from logstore.index import ROW, Index, SavedIndex, load_index, pack_index, read_saved_header
+from logstore.record import Record
+from logstore.walk import READ_BYTES, Item, Tail, Walk
+
+_PAIR: Final = Struct("<II")
+
+# Index.verified: what was seen of a frame since the log was opened.
+UNKNOWN: Final = 0
+PLAIN: Final = 1  # whole; each value lies where two offsets say
+OTHER: Final = 2  # whole; compressed, compacted, or with more than values
+
+
+def new_segment_id() -> int:
+    return secrets.randbits(64)
+
+
+class Segment:
+    __slots__ = (
+        "_index", "directory", "end_index", "end_offset", "end_position", "file", "header", "is_sealed",
+        "last_time",
+    )  # fmt: skip
+
+    end_position: (
+        int  # bytes of the store up to the end of its last frame; 0: not known before the index is loaded
+    )
+    end_index: int  # entry index of its last frame + 1
+    end_offset: int  # offset of its last record + 1
+    last_time: int  # append time of its last frame
+    is_sealed: bool
+
+    def __init__(self, directory: Directory, header: SegmentHeader, file: File) -> None:
+        self._index: Index | None = None
+        self.directory = directory
+        self.header = header
+        self.file = file
+        self.end_position = header.size
+        self.end_index = header.base_index
+        self.end_offset = header.base_offset
+        self.last_time = header.previous_time
+        self.is_sealed = False
+
+    @property
+    def base_index(self) -> int:
+        return self.header.base_index
+
+    @property
+    def base_offset(self) -> int:
+        return self.header.base_offset
+
+    @property
+    def store_path(self) -> str:
+        return self.directory.store_path(self.header.base_index)
+
+    @property
+    def index_path(self) -> str:
+        return self.directory.index_path(self.header.base_index)
+
+    @property
+    def store_bytes(self) -> int:
+        return self.file.size()
+
+    def __repr__(self) -> str:
+        entries, offsets = f"{self.base_index}..{self.end_index}", f"{self.base_offset}..{self.end_offset}"
+        return f"<Segment entries {entries} offsets {offsets}{' sealed' if self.is_sealed else ''}>"
+
+    # ── the index ───────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def index(self) -> Index:
+        """Loaded, or rebuilt from the store, at its first use. Raises CorruptLog if the store is damaged."""
+        if self._index is None:
+            self._index = self._load_index() or self._rebuild_index()
+            self.directory.note_loaded(self)
+        return self._index
+
+    @index.setter
+    def index(self, index: Index) -> None:
+        self._index = index
+
+    @property
+    def index_bytes(self) -> int:
+        """Memory that the index of a sealed segment holds now."""
+        return 0 if self._index is None else self._index.rows.nbytes
+
+    def forget_index(self) -> None:
+        """Free the memory of a sealed segment's index; its next use loads it again."""
+        if self.is_sealed:
+            self._index = None
+
+    def saved_index(self) -> SavedIndex | None:
+        """What the saved index says of this store; None unless it belongs to it."""
+        saved = read_saved_header(self.directory.fs, self.index_path)
+        belongs = (
+            saved is not None
+            and (saved.segment_id, saved.base_index) == (self.header.segment_id, self.base_index)
+            and saved.base_index + saved.count == self.end_index
+            and saved.end_offset == self.end_offset
+        )
+        return saved if belongs else None
+
+    def _load_index(self) -> Index | None:
+        saved = self.saved_index()
+        if saved is None:
+            return None
+        self.end_position = saved.end_position
+        return load_index(self.directory.fs, self.index_path, saved)
+
+    def _rebuild_index(self) -> Index:
+        walk = Walk(
+            self.file, Tail.at_start(self.header), segment_id=self.header.segment_id, bodies=False,
+        )  # fmt: skip
+        rows: list[tuple[int, int, int, int]] = []
+        for item in walk:
+            rows += index_rows(item)
+            if item.end_index >= self.end_index:
+                break
+        if walk.tail.index != self.end_index or walk.tail.offset != self.end_offset:
+            raise CorruptLog(
+                self.store_path, walk.tail.position, walk.stopped or "entries are missing",
+                entry=walk.tail.index, offset=walk.tail.offset,
+            )  # fmt: skip
+        self.end_position = walk.tail.position
+        return Index.in_memory(np.array(rows, ROW))
+
+    def seal(self) -> None:
+        """Save the index. The caller has made the store durable; nothing is appended any more."""
+        data = pack_index(
+            self.index, segment_id=self.header.segment_id, base_index=self.base_index,
+            end_position=self.end_position, end_offset=self.end_offset,
+        )  # fmt: skip
+        file = self.directory.create_temporary(self.index_path)
+        file.write((data,), 0)
+        file.sync()
+        file.close()
+        self.directory.put_in_place(self.index_path)
+        self.is_sealed = True
+
+    # ── reading ─────────────────────────────────────────────────────────────────────────────────────
+
+    def walk(
+        self, index: int, *, read_bytes: int = READ_BYTES, after_read: Callable[[], None] | None = None
+    ) -> Walk:
+        """A walk that starts with entry `index`, or with the hole that it lies in."""
+        return Walk(
+            self.file, self.tail_before(index - self.base_index), segment_id=self.header.segment_id,
+            end_position=self.end_position, read_bytes=read_bytes, after_read=after_read,
+        )  # fmt: skip
+
+    def walk_from_offset(
+        self, offset: int, *, read_bytes: int = READ_BYTES, after_read: Callable[[], None] | None = None
+    ) -> Walk:
+        end = self.end_offset  # taken before the index's count: the writer moves it after
+        index = self.index
+        if offset < end:
+            row = index.find(offset, end)
+        else:
+            row = max(
+                index.count - 1, 0
+            )  # the last frame is read again, so that its end is found in one way only
+        return self.walk(self.base_index + row, read_bytes=read_bytes, after_read=after_read)
+
+    def tail_before(self, row: int) -> Tail:
+        """The place of a row's frame; of the hole that it lies in."""
+        index = self.index
+        if row == 0:
+            return Tail.at_start(self.header)
+        position = index.position(row)
+        while row and index.position(row - 1) == position:  # entries of one hole
+            row -= 1
+        if row == 0:
+            return Tail.at_start(self.header)
+        return Tail(
+            position, self.base_index + row, index.offset(row), index.term(row - 1), index.time(row - 1),
+            self._chain_after(index.position(row - 1)),
+        )  # fmt: skip
+
+    def _chain_after(self, position: int) -> int:
+        """The header CRC that the frame behind the item at `position` continues."""
+        data = self.file.read(HOLE_BYTES, position)
+        if len(data) < HOLE_BYTES:
+            raise CorruptLog(self.store_path, position, "the file ends before this item")
+        magic, crc = LINK.unpack_from(data)
+        if magic == COMPACTED_MAGIC:
+            crc = LINK.unpack_from(data, COMPACTED_HEADER.size)[1]
+        elif magic == HOLE_MAGIC:
+            crc = HOLE.unpack_from(data)[8]
+        return int(crc)
+
+    def item(self, row: int) -> Item:
+        """The frame of a row, verified; CorruptLog if it is damaged."""
+        walk = self.walk(self.base_index + row, read_bytes=1)
+        item = next(iter(walk), None)
+        if item is None or item.damage:
+            raise self.damaged(walk, item)
+        self.note_verified(item)
+        return item
+
+    def damaged(self, walk: Walk, item: Item | None) -> CorruptLog:
+        """The error for a walk of this store that met a damaged body (`item`), or stopped before the end."""
+        if item is not None:
+            return CorruptLog(
+                self.store_path, item.position, item.damage, entry=item.entry_index, offset=item.offset
+            )
+        tail = walk.tail
+        return CorruptLog(self.store_path, tail.position, walk.stopped, entry=tail.index, offset=tail.offset)
+
+    def note_verified(self, item: Item) -> int:
+        """Remember that a frame is whole, and return how its records can be read."""
+        how = OTHER
+        if item.magic == FRAME_MAGIC and item.kind == Kind.RECORDS:
+            header = parse_frame_header(item.buffer, item.start)
+            how = OTHER if header.sections or header.codec else PLAIN
+        verified, row = self.index.verified, item.entry_index - self.base_index
+        if row < len(verified):
+            verified[row] = how
+        return how
+
+    def read(self, offset: int, end: int) -> Record:
+        """The record at `offset`, of a frame that ends at or before `end`."""
+        index = self.index
+        end = min(end, self.end_offset)
+        row = index.find(offset, end)
+        how = index.verified[row]
+        if how == UNKNOWN:
+            how = self.note_verified(self.item(row))
+        if how == OTHER:
+            return self._read_other(row, offset)
+        rows, words = index.count, index.words
+        at = 8 + 4 * row
+        first, position = words[at], words[at + 1]
+        # The frame of the last row ends where the caller saw the log end.
+        count = (words[at + 4] if row + 1 < rows else end) - first
+        columns = position + FRAME_HEADER_BYTES
+        pair = self.file.read(8, columns + 4 * (offset - first))
+        start, stop = _PAIR.unpack(pair) if len(pair) == 8 else (0, -1)
+        value = (
+            self.file.read(stop - start, columns + ((4 * count + 11) & ~7) + start) if start <= stop else b""
+        )
+        if len(value) != stop - start:
+            raise CorruptLog(
+                self.store_path, position, "changed since it was verified", entry=None, offset=offset
+            )
+        return tuple.__new__(Record, (offset, value, b"", words[at + 3], (), words[at + 2]))
+
+    def _read_other(self, row: int, offset: int) -> Record:
+        item = self.item(row)
+        if item.magic == HOLE_MAGIC:
+            raise RecordCompacted(offset, "it was damaged, and repair gave it up")
+        for record in item.batch().between(offset, offset + 1):
+            return record
+        raise RecordCompacted(offset)
+
+
+def index_rows(item: Item) -> list[tuple[int, int, int, int]]:
+    """The rows of the index for an item: one, or as many as a hole has entries."""
+    row = (item.offset, item.position, item.term, item.time)
+    return [row] * (item.end_index - item.entry_index)
