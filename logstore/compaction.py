@@ -26,8 +26,6 @@ from logstore.frame import (
     COMPACTED_HEADER,
     COMPACTED_MAGIC,
     FRAME_HEADER_BYTES,
-    HOLE_MAGIC,
-    Kind,
     pack_segment_header,
     parse_frame_header,
 )
@@ -89,7 +87,7 @@ def _last_offsets(segments: tuple[Segment, ...], end: int, keys_max: int) -> tup
     for segment in reversed(segments):
         in_segment: dict[bytes, int] = {}
         for item in whole_items(segment):
-            if item.offset < end and _has_records(item) and (keys := item.batch().keys) is not None:
+            if item.offset < end and item.has_records and (keys := item.batch().keys) is not None:
                 in_segment.update(zip(keys.to_pylist(), item.batch().offsets.tolist(), strict=True))
         in_segment.pop(b"", None)
         for key, offset in in_segment.items():
@@ -124,7 +122,7 @@ def _compact_segment(
 ) -> None:
     removed = 0
     for item in whole_items(segment):
-        if _has_records(item) and (batch := item.batch()).keys is not None:
+        if item.has_records and (batch := item.batch()).keys is not None:
             removed += len(batch) - len(rule.remaining(batch))
     if not removed:
         return
@@ -144,7 +142,7 @@ def _compact_segment(
 
 
 def _compact_item(item: Item, rule: _Rule, config: Config) -> bytes:
-    if not _has_records(item) or (batch := item.batch()).keys is None:
+    if not item.has_records or (batch := item.batch()).keys is None:
         return item.data()
     remaining = rule.remaining(batch)
     if len(remaining) == len(batch):
@@ -156,10 +154,6 @@ def _compact_item(item: Item, rule: _Rule, config: Config) -> bytes:
     )
 
 
-def _has_records(item: Item) -> bool:
-    return item.kind == Kind.RECORDS and item.magic != HOLE_MAGIC
-
-
 def whole_items(segment: Segment) -> Iterator[Item]:
     """Every item of a segment; CorruptLog at the first that is damaged."""
     walk = segment.walk(segment.base_index)
@@ -167,7 +161,7 @@ def whole_items(segment: Segment) -> Iterator[Item]:
         if item.damage:
             raise segment.damaged(walk, item)
         yield item
-    if walk.tail.index < segment.end_index:
+    if walk.tail.next_index < segment.end_index:
         raise segment.damaged(walk, None)
 
 
@@ -179,26 +173,21 @@ def rewrite_segment(segment: Segment, items: Iterable[bytes]) -> Segment:
     directory = segment.directory
     header = segment.header._replace(segment_id=new_segment_id(), stale_end=0)
     file = directory.create_temporary(segment.store_path)
-    file.write((pack_segment_header(header),), 0)
+    file.write(pack_segment_header(header), 0)
     position = header.size
     for item in items:
-        file.write((item,), position)
+        file.write(item, position)
         position += len(item)
     file.sync()
 
-    new = Segment(directory, header, file)
     walk = Walk(file, Tail.at_start(header), segment_id=header.segment_id)
-    new.index = Index.in_memory(np.array([row for item in walk for row in index_rows(item)], ROW))
-    if (walk.tail.index, walk.tail.offset, walk.tail.position) != (
-        segment.end_index,
-        segment.end_offset,
-        position,
-    ):
+    rows = np.array([row for item in walk for row in index_rows(item)], ROW)
+    if walk.tail != segment.tail._replace(position=position):
         raise LogError(
             f"{segment.store_path}: rewriting it went wrong at {walk.tail}: {walk.stopped}; it stays as it was"
         )
-    new.end_position, new.end_index, new.end_offset = position, segment.end_index, segment.end_offset
-    new.last_time = segment.last_time
+    new = Segment(directory, header, file, walk.tail)
+    new.index = Index.in_memory(rows)
     directory.put_in_place(segment.store_path)
     file.path = segment.store_path
     new.seal()

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Final, Protocol, TypeVar
 
 from logstore.errors import CorruptLog, OffsetOutOfRange
-from logstore.frame import HOLE_MAGIC, Kind
+from logstore.frame import Kind
 from logstore.layout import Layout
 from logstore.segment import Segment
 from logstore.walk import READ_BYTES, Item, Walk
@@ -71,14 +71,14 @@ class Cursor:
                 continue
             if item is not None and item.end_offset > self.offset:
                 self.offset = item.end_offset
-                if item.magic != HOLE_MAGIC:  # what repair gave up is skipped, as what was compacted away
+                if item.has_records:  # what repair gave up is skipped, as what was compacted away
                     return item
         return None
 
     def _step(self) -> Item | None:
         walk, segment = self._walk, self._segment
         assert walk is not None and segment is not None
-        item = next(iter(walk), None)
+        item = walk.next()
         if item is not None and not item.damage:
             segment.note_verified(item)
             return item if item.kind == Kind.RECORDS else None

@@ -37,14 +37,19 @@ _ONE_VALUE: Final = Struct(PRODUCER.format + "II")
 def encode_value(value: bytes, config: Config = DEFAULTS) -> Payload:
     """A batch of one record that is only a value: the shortest way, for single appends."""
     size = len(value)
-    if size > config.record_bytes_max:
-        raise RecordTooLarge(size, config.record_bytes_max)
-    if FRAME_HEADER_BYTES + 8 + size > config.batch_bytes_max:
-        raise BatchTooLarge(FRAME_HEADER_BYTES + 8 + size, config.batch_bytes_max)
+    check_value_size(size, config)
     if config.compression != "none":
         return encode_batch([value], config)
     data = b"".join((_ONE_VALUE.pack(0, 0, 0, 1, size, size, 0, 0, 0, 0, 0, size), value, PADDING[size & 7]))
     return Payload((data,), len(data), crc32c(0, data), 1)
+
+
+def check_value_size(size: int, config: Config) -> None:
+    """Raise RecordTooLarge or BatchTooLarge for a single value of `size` bytes."""
+    if size > config.record_bytes_max:
+        raise RecordTooLarge(size, config.record_bytes_max)
+    if FRAME_HEADER_BYTES + 8 + size > config.batch_bytes_max:
+        raise BatchTooLarge(FRAME_HEADER_BYTES + 8 + size, config.batch_bytes_max)
 
 
 def encode_batch(

@@ -20,7 +20,10 @@ from typing import Any, Protocol
 
 from logstore.errors import LogLocked
 
+BytesLike = bytes | memoryview
+
 JOIN_BYTES_MAX = 16 * 1024  # smaller buffers are joined: one copy costs less than a vectored write
+IOV_MAX = os.sysconf("SC_IOV_MAX")
 _sync_data = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
 
 
@@ -33,8 +36,12 @@ class File(Protocol):
         """Bytes from `position`, fewer than `count` only where the file ends."""
         ...
 
-    def write(self, buffers: Sequence[bytes | memoryview], position: int) -> None:
-        """Write all of `buffers`, back to back, at `position`. After an error any part may be written."""
+    def write(self, data: BytesLike, position: int) -> None:
+        """Write all of `data` at `position`. After an error any part may be written."""
+        ...
+
+    def write_all(self, buffers: Sequence[BytesLike], position: int) -> None:
+        """Write all of `buffers`, back to back."""
         ...
 
     def size(self) -> int: ...
@@ -105,18 +112,19 @@ class OsFile:
             parts.append(data)
         return b"".join(parts)
 
-    def write(self, buffers: Sequence[bytes | memoryview], position: int) -> None:
+    def write(self, data: BytesLike, position: int) -> None:
+        written = os.pwrite(self._fd, data, position)
+        if written < len(data):
+            self.write(memoryview(data)[written:], position + written)
+
+    def write_all(self, buffers: Sequence[BytesLike], position: int) -> None:
         total = sum(map(len, buffers))
         if total <= JOIN_BYTES_MAX:
-            data = b"".join(buffers)
-            written = os.pwrite(self._fd, data, position)
-        else:
-            written = os.pwritev(self._fd, buffers[: os.sysconf("SC_IOV_MAX")], position)
-        if written == total:
+            self.write(b"".join(buffers), position)
             return
-        rest = memoryview(b"".join(buffers))
-        while written < total:
-            written += os.pwrite(self._fd, rest[written:], position + written)
+        written = os.pwritev(self._fd, buffers[:IOV_MAX], position)
+        if written < total:
+            self.write(memoryview(b"".join(buffers))[written:], position + written)
 
     def size(self) -> int:
         return os.fstat(self._fd).st_size

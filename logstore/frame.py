@@ -21,6 +21,7 @@ from typing import Final, NamedTuple
 
 from logstore.checksum import crc32c, seed_of
 from logstore.errors import UnsupportedFormat
+from logstore.filesystem import BytesLike
 
 FORMAT_VERSION: Final = 1
 
@@ -97,9 +98,6 @@ class FrameHeader(NamedTuple):
     @property
     def end_offset(self) -> int:
         return self.first_offset + self.span
-
-
-BytesLike = bytes | memoryview
 
 
 class Payload(NamedTuple):

@@ -10,6 +10,7 @@ read, checked and kept in memory while it is in use.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from struct import Struct
 from typing import Any, Final, Protocol
 
@@ -55,8 +56,9 @@ class _Memory:
 class Index:
     """Rows of one segment. `count` of them are valid; readers take `count` before they take `words`."""
 
-    __slots__ = ("_buffer", "_capacity", "_file", "count", "rows", "verified", "words")
+    __slots__ = ("_buffer", "_file", "capacity", "count", "rows", "verified", "words")
 
+    capacity: int  # rows that fit
     count: int  # valid rows; moved by the writer only, after the row is complete
     rows: NDArray[np.void]  # ROW[capacity]
     words: memoryview  # the same memory as u64: the quickest way to a single field
@@ -74,10 +76,10 @@ class Index:
 
     def _map(self, buffer: Any) -> None:
         self._buffer = buffer
-        self._capacity = (len(buffer) - HEADER_BYTES) // ROW_BYTES
+        self.capacity = (len(buffer) - HEADER_BYTES) // ROW_BYTES
         self.words = memoryview(buffer).cast("Q")
-        self.rows = np.frombuffer(buffer, ROW, self._capacity, HEADER_BYTES)
-        self.verified = self.verified.ljust(self._capacity, b"\0")
+        self.rows = np.frombuffer(buffer, ROW, self.capacity, HEADER_BYTES)
+        self.verified = self.verified.ljust(self.capacity, b"\0")
 
     @classmethod
     def active(cls, file: Mappable) -> Index:
@@ -93,10 +95,15 @@ class Index:
     def in_memory(cls, rows: NDArray[np.void]) -> Index:
         return cls(bytes(HEADER_BYTES) + rows.tobytes(), len(rows))
 
-    def append(self, offset: int, position: int, term: int, time: int) -> None:
-        """Add a row; `reserve` made room for it."""
-        _ROW.pack_into(self._buffer, HEADER_BYTES + ROW_BYTES * self.count, offset, position, term, time)
-        self.count += 1
+    def put(self, row: int, offset: int, position: int, term: int, time: int) -> None:
+        """Set the row behind the last, or once more after an interrupted append; `reserve` made room for it."""
+        _ROW.pack_into(self._buffer, HEADER_BYTES + ROW_BYTES * row, offset, position, term, time)
+        self.count = row + 1
+
+    def add(self, rows: Sequence[tuple[int, int, int, int]]) -> None:
+        self.reserve(len(rows))
+        for row in rows:
+            self.put(self.count, *row)
 
     def extend(self, rows: NDArray[np.void]) -> None:
         self.reserve(len(rows))
@@ -105,17 +112,17 @@ class Index:
 
     def reserve(self, count: int) -> None:
         """Make room for `count` more rows, or raise OSError (disk full) with nothing changed."""
-        if self.count + count <= self._capacity:
+        if self.count + count <= self.capacity:
             return
         assert self._file is not None
-        step = max(min(self._capacity, ROWS_PER_STEP_MAX), count)
+        step = max(min(self.capacity, ROWS_PER_STEP_MAX), count)
         # Readers may still hold the old mapping; it stays valid, and the file only grows.
-        self._map(self._file.map(HEADER_BYTES + (self._capacity + step) * ROW_BYTES))
+        self._map(self._file.map(HEADER_BYTES + (self.capacity + step) * ROW_BYTES))
 
     def truncate(self, count: int) -> None:
         assert count <= self.count
         self.count = count
-        self.verified[count:] = bytes(self._capacity - count)
+        self.verified[count:] = bytes(self.capacity - count)
 
     def find(self, offset: int, end: int) -> int:
         """The row of the frame that holds `offset`, in a segment whose records end before `end`."""

@@ -71,6 +71,7 @@ class Log:
         """
         self.path = os.fspath(path)
         self.config = config or Config()
+        self._append_value: Callable[[bytes], int] | None = None  # the short way, where there is one
         self._clock = clock
         self._directory = Directory(filesystem or OsFileSystem(), self.path)
         self._close_lock = threading.Lock()
@@ -96,12 +97,16 @@ class Log:
         self._lock = fs.lock(self._directory.lock_path)
         try:
             opened = open_directory(self._directory, self.config, writable=True)
-            writer = Writer(self._directory, self.config, opened, clock=self._clock, on_roll=self._on_roll)
+            writer = Writer(
+                self._directory, self.config, opened, clock=self._clock, on_full_segment=self._on_full_segment
+            )
             writer.make_durable(writer.last_index)  # what a killed process wrote but did not sync
         except BaseException:
             self._lock.close()
             raise
         self._view = self._open_writer = writer
+        if self.config.compression == "none":
+            self._append_value = writer.append_value
         self.repairs = opened.repairs
         is_timed = self.config.sync == "interval"
         self._housekeeper = Housekeeper(
@@ -149,7 +154,7 @@ class Log:
         if self._view.is_closed:
             raise LogClosed(f"{self.path} is closed")
 
-    def _on_roll(self) -> None:
+    def _on_full_segment(self) -> None:
         self._housekeeper.wake()
 
     # ── appending ───────────────────────────────────────────────────────────────────────────────────
@@ -166,11 +171,9 @@ class Log:
         `value` is any bytes-like object, or a Record with key, timestamp and headers. Raises RecordTooLarge or
         DiskFull with nothing changed; LogPoisoned if a sync failed, when the record may be there after reopening.
         """
-        payload = encode_value(value, self.config) if type(value) is bytes else self._encode_one(value)
-        outcome = self._writer.append((payload,))[0]
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
+        if type(value) is bytes and self._append_value is not None:
+            return self._append_value(value)
+        return self._writer.append_one(self._encode_one(value))
 
     def append_batch(self, batch: Batch) -> tuple[int, int]:
         """(first offset, end) of the records: one frame, durable together, all of them or none.
@@ -179,10 +182,8 @@ class Log:
         checked as a stranger's). Raises as `append`, and EmptyBatch, BatchTooLarge or CorruptBatch.
         """
         payload = self._encode(batch)
-        outcome = self._writer.append((payload,))[0]
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome, outcome + payload.record_count
+        first = self._writer.append_one(payload)
+        return first, first + payload.record_count
 
     async def append_async(self, value: Value) -> int:
         """As `append`, without blocking the event loop; what other tasks append meanwhile shares the sync."""
@@ -431,9 +432,7 @@ class Log:
             raise TypeError("entries of kind RECORDS are RecordBatch, all others are bytes")
         payload = entry.payload() if isinstance(entry, RecordBatch) else encode_entry(entry)
         check_payload(payload, self.config)
-        outcome = self._writer.append((payload,), kind=kind, term=term, index=index)[0]
-        if isinstance(outcome, Exception):
-            raise outcome
+        self._writer.append_entry(payload, kind, term=term, index=index)
 
     def entries(self, first: int, end: int | None = None, *, bytes_max: int = MIB) -> list[reading.Entry]:
         """Entries first..end-1, as many as fit `bytes_max` but at least one; IndexOutOfRange if there is none."""

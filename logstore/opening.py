@@ -52,7 +52,6 @@ class Repair:
 @dataclass(slots=True)
 class Opened:
     segments: list[Segment]  # oldest first; the last is active
-    tail: Tail  # where the next frame goes
     spares: list[str]  # paths
     repairs: list[Repair]
     durable_index: int
@@ -87,10 +86,10 @@ def open_directory(directory: Directory, config: Config, *, writable: bool) -> O
     segments = sealed + [_open_surveyed(directory, found) for found in kept]
     if not segments:
         segment = create_segment(directory, FIRST_SEGMENT)
-        return Opened([segment], Tail.at_start(segment.header), spares, repairs, 0, NO_CONFIGURATION)
+        return Opened([segment], spares, repairs, 0, NO_CONFIGURATION)
     if writable:
         activate(segments[-1], segments[-1].index.rows)
-    return Opened(segments, kept[-1].tail, spares, repairs, durable_index, _configuration(kept[-1]))
+    return Opened(segments, spares, repairs, durable_index, _configuration(kept[-1]))
 
 
 def _configuration(found: Survey) -> Configuration:
@@ -129,9 +128,11 @@ def _open_sealed(directory: Directory, bases: list[int], surveys: list[Survey]) 
         header = read_header(file, path)
         if header is None or header.base_index != base_index:
             raise CorruptLog(path, 0, "the segment's header is damaged", entry=base_index)
-        segment = Segment(directory, header, file)
-        segment.end_index, segment.end_offset = following.base_index, following.base_offset
-        segment.last_time = following.previous_time
+        tail = Tail(
+            0, following.base_index, following.base_offset, following.previous_term, following.previous_time,
+            following.previous_crc,
+        )  # fmt: skip
+        segment = Segment(directory, header, file, tail)
         saved = read_saved_header(directory.fs, segment.index_path)
         if saved is not None and saved.segment_id == header.segment_id:
             if (base_index + saved.count, saved.end_offset) != (segment.end_index, segment.end_offset):
@@ -139,7 +140,7 @@ def _open_sealed(directory: Directory, bases: list[int], surveys: list[Survey]) 
                     path, saved.end_position, f"the next segment starts with entry {segment.end_index}: a file is missing",
                     entry=base_index + saved.count, offset=saved.end_offset,
                 )  # fmt: skip
-            segment.end_position = saved.end_position
+            segment.tail = tail._replace(position=saved.end_position)
             segment.is_sealed = True
         segments.insert(0, segment)
         following = header
@@ -148,15 +149,12 @@ def _open_sealed(directory: Directory, bases: list[int], surveys: list[Survey]) 
 
 def _open_surveyed(directory: Directory, found: Survey) -> Segment:
     assert found.header is not None
-    segment = Segment(directory, found.header, found.file)
+    segment = Segment(directory, found.header, found.file, found.tail)
     segment.index = Index.in_memory(np.array(found.rows, ROW))
-    segment.end_position = found.tail.position
-    segment.end_index, segment.end_offset = found.tail.index, found.tail.offset
-    segment.last_time = found.tail.time
     for place, _ in found.breaks:
         log.error(
             "damaged frame path=%s position=%d entry=%d offset=%d; reading it raises CorruptLog",
-            found.path, place.position, place.index, place.offset,
+            found.path, place.position, place.next_index, place.offset,
         )  # fmt: skip
     return segment
 
@@ -192,7 +190,7 @@ def _keep_aside(directory: Directory, file: File, position: int, length: int, na
         directory.remove_if_exists(f"{folder}/{name}")
         copy = fs.create(f"{folder}/{name}")
         for done in range(0, length, READ_BYTES):
-            copy.write((file.read(min(READ_BYTES, length - done), position + done),), done)
+            copy.write(file.read(min(READ_BYTES, length - done), position + done), done)
         copy.sync()
         copy.close()
         fs.sync_directory(folder)
@@ -224,7 +222,7 @@ def create_segment(directory: Directory, header: SegmentHeader, spare: str | Non
         fs.rename(spare, store_path)
     try:
         header = header._replace(segment_id=new_segment_id(), stale_end=file.size())
-        file.write((pack_segment_header(header),), 0)
+        file.write(pack_segment_header(header), 0)
         segment = Segment(directory, header, file)
         activate(segment)
         directory.sync()

@@ -8,7 +8,7 @@ from logstore.layout import Layout
 from logstore.opening import Opened
 from logstore.recovery import read_header
 from logstore.segment import Segment, index_rows
-from logstore.walk import Tail, Walk
+from logstore.walk import Walk
 from logstore.writer import Cut
 
 
@@ -21,10 +21,9 @@ class ReadOnlyView:
 
     def __init__(self, directory: Directory, opened: Opened) -> None:
         self._directory = directory
-        self._tail = opened.tail
         self._make_growing(opened.segments[-1])
         self.layout = Layout.of(tuple(opened.segments))
-        self.end = opened.tail.offset
+        self.end = opened.segments[-1].end_offset
         self.epoch = 0
         self.cuts: tuple[Cut, ...] = ()
         self.is_closed = False
@@ -39,30 +38,24 @@ class ReadOnlyView:
         """Take in what was appended since."""
         while True:
             self._read_on()
-            directory, segment = self._directory, self.layout.active
-            path = directory.store_path(self._tail.index)
-            if self._tail.index == segment.base_index or not directory.fs.exists(path):
+            directory, active = self._directory, self.layout.active
+            path = directory.store_path(active.end_index)
+            if active.end_index == active.base_index or not directory.fs.exists(path):
                 break
             file = directory.fs.open(path, writable=False)
             header = read_header(file, path)
-            if header is None or header.base_index != self._tail.index:
-                break  # being made
+            if header is None or header.base_index != active.end_index:
+                break  # it is being made
             following = Segment(directory, header, file)
             following.index = Index.growing_in_memory()
-            self._tail = Tail.at_start(header)
             self.layout = Layout.of((*self.layout.segments, following))
-        self.end = self._tail.offset
+        self.end = self.layout.active.end_offset
 
     def _read_on(self) -> None:
         segment = self.layout.active
-        walk = Walk(segment.file, self._tail, segment_id=segment.header.segment_id)
+        walk = Walk(segment.file, segment.tail, segment_id=segment.header.segment_id)
         for item in walk:
             if item.damage:  # its header is there already, its body not yet
                 return
-            rows = index_rows(item)
-            segment.index.reserve(len(rows))
-            for row in rows:
-                segment.index.append(*row)
-            self._tail = walk.tail.copy()
-            segment.end_position, segment.end_index = self._tail.position, self._tail.index
-            segment.end_offset, segment.last_time = self._tail.offset, self._tail.time
+            segment.index.add(index_rows(item))
+            segment.tail = walk.tail

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from logstore.batch import RecordBatch
 from logstore.cursor import Cursor, View, at_one_epoch
 from logstore.errors import IndexOutOfRange, LogError, OffsetOutOfRange
-from logstore.frame import HOLE_MAGIC, Kind
+from logstore.frame import Kind
 from logstore.gather import gather
 from logstore.record import Record
 from logstore.walk import Item
@@ -101,7 +101,7 @@ def _block_before(view: View, start: int, end: int, read_bytes: int) -> tuple[in
     for item in walk:
         if item.damage:
             raise segment.damaged(walk, item)
-        if item.kind == Kind.RECORDS and item.magic != HOLE_MAGIC:
+        if item.has_records:
             items.append(item)
         if item.end_offset >= end:
             return before, items
@@ -166,7 +166,7 @@ def entries(view: View, first: int, end: int | None, bytes_max: int) -> list[Ent
         segment = layout.at_index(first)
         walk = segment.walk(first, read_bytes=bytes_max)
         while first < min(segment.end_index, end):
-            item = next(iter(walk), None)
+            item = walk.next()
             if item is None or item.damage:
                 raise segment.damaged(walk, item)
             if found and held + item.length > bytes_max:

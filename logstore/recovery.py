@@ -108,7 +108,7 @@ class Survey:
         self.tail, rows = place
         del self.rows[rows:]
         self.breaks = [one for one in self.breaks if one[0].position < self.tail.position]
-        self.configurations = [one for one in self.configurations if one[0] < self.tail.index]
+        self.configurations = [one for one in self.configurations if one[0] < self.tail.next_index]
         self.stopped = reason
 
 
@@ -124,14 +124,14 @@ def survey(directory: Directory, base_index: int, *, writable: bool) -> Survey:
         return found
     found = Survey(base_index, path, file, header, Tail.at_start(header), durable_index=header.durable_index)
     walk = Walk(file, found.tail, segment_id=header.segment_id)
-    before = walk.tail.copy()
+    before = walk.tail
     for item in walk:
         if item.damage:
             found.breaks.append((before, len(found.rows)))
         elif item.kind == Kind.CONFIGURATION:
             found.configurations.append((item.entry_index, item.entry_data()))
         found.rows += index_rows(item)
-        before = walk.tail.copy()
+        before = walk.tail
     found.tail = walk.tail
     found.stopped = walk.stopped
     found.durable_index = max(found.durable_index, walk.durable_index)
@@ -214,11 +214,11 @@ def judge(surveys: list[Survey], durable_index: int) -> list[tuple[Survey, Verdi
     end: Tail | None = None
     for found, next_base in zip(surveys, next_bases, strict=False):
         for place in found.breaks:
-            if place[0].index > durable_index:
+            if place[0].next_index > durable_index:
                 found.cut_at(place, "a frame's body does not match its checksum")
                 break
         linked = is_first or (found.header is not None and end is not None and _continues(found.header, end))
-        missing_from = found.tail.index if found.header and linked else found.base_index
+        missing_from = found.tail.next_index if found.header and linked else found.base_index
         vouched = missing_from <= durable_index and (next_base is None or missing_from < next_base)
         facts = Facts(found.header is not None, linked, found.present_end > found.tail.position, vouched)
         verdicts.append((found, decide(facts)))
@@ -229,7 +229,7 @@ def judge(surveys: list[Survey], durable_index: int) -> list[tuple[Survey, Verdi
 
 def _continues(header: SegmentHeader, end: Tail) -> bool:
     return (header.base_index, header.base_offset, header.previous_term, header.previous_crc) == (
-        end.index, end.offset, end.term, end.chain,
+        end.next_index, end.offset, end.term, end.chain,
     )  # fmt: skip
 
 
@@ -237,5 +237,5 @@ def corrupt(found: Survey) -> CorruptLog:
     tail = found.tail
     offset = tail.offset if found.header else None
     return CorruptLog(
-        found.path, tail.position, found.stopped or "bytes are missing", entry=tail.index, offset=offset
+        found.path, tail.position, found.stopped or "bytes are missing", entry=tail.next_index, offset=offset
     )

@@ -1,8 +1,8 @@
-"""One segment: a store file, its index, and where they end.
+"""One segment: a store file, its index, and where it ends.
 
 A segment is *active* (the newest; it grows), *full* (another follows; it may not be durable yet) or *sealed*
-(durable, and its index saved). Only the writer changes a segment. It moves `end_position`, `end_index` and
-`end_offset` when frames are complete; readers take these before they look anything up.
+(durable, and its index saved). Only the writer changes a segment. When a frame is complete it adds the row of the
+index and then moves `tail`, in one step; so a reader takes what it needs of `tail` before it looks at the index.
 """
 
 from __future__ import annotations
@@ -21,14 +21,11 @@ from logstore.frame import (
     COMPACTED_HEADER,
     COMPACTED_MAGIC,
     FRAME_HEADER_BYTES,
-    FRAME_MAGIC,
     HOLE,
     HOLE_BYTES,
     HOLE_MAGIC,
     LINK,
-    Kind,
     SegmentHeader,
-    parse_frame_header,
 )
 from logstore.index import ROW, Index, SavedIndex, load_index, pack_index, read_saved_header
 from logstore.record import Record
@@ -47,29 +44,40 @@ def new_segment_id() -> int:
 
 
 class Segment:
-    __slots__ = (
-        "_index", "directory", "end_index", "end_offset", "end_position", "file", "header", "is_sealed",
-        "last_time",
-    )  # fmt: skip
+    __slots__ = ("_index", "directory", "file", "header", "is_sealed", "tail")
 
-    end_position: (
-        int  # bytes of the store up to the end of its last frame; 0: not known before the index is loaded
-    )
-    end_index: int  # entry index of its last frame + 1
-    end_offset: int  # offset of its last record + 1
-    last_time: int  # append time of its last frame
+    tail: Tail  # behind its last frame; of a sealed one the position is known once the index is loaded
     is_sealed: bool
 
-    def __init__(self, directory: Directory, header: SegmentHeader, file: File) -> None:
+    def __init__(
+        self, directory: Directory, header: SegmentHeader, file: File, tail: Tail | None = None
+    ) -> None:
         self._index: Index | None = None
         self.directory = directory
         self.header = header
         self.file = file
-        self.end_position = header.size
-        self.end_index = header.base_index
-        self.end_offset = header.base_offset
-        self.last_time = header.previous_time
+        self.tail = Tail.at_start(header) if tail is None else tail
         self.is_sealed = False
+
+    @property
+    def end_position(self) -> int:
+        """Bytes of the store up to the end of its last frame."""
+        return self.tail.position
+
+    @property
+    def end_index(self) -> int:
+        """Entry index of its last frame + 1."""
+        return self.tail.next_index
+
+    @property
+    def end_offset(self) -> int:
+        """Offset of its last record + 1."""
+        return self.tail.offset
+
+    @property
+    def last_time(self) -> int:
+        """Append time of its last frame."""
+        return self.tail.time
 
     @property
     def base_index(self) -> int:
@@ -134,7 +142,7 @@ class Segment:
         saved = self.saved_index()
         if saved is None:
             return None
-        self.end_position = saved.end_position
+        self.tail = self.tail._replace(position=saved.end_position)
         return load_index(self.directory.fs, self.index_path, saved)
 
     def _rebuild_index(self) -> Index:
@@ -146,12 +154,13 @@ class Segment:
             rows += index_rows(item)
             if item.end_index >= self.end_index:
                 break
-        if walk.tail.index != self.end_index or walk.tail.offset != self.end_offset:
+        tail = walk.tail
+        if tail._replace(position=0) != self.tail._replace(position=0):
             raise CorruptLog(
-                self.store_path, walk.tail.position, walk.stopped or "entries are missing",
-                entry=walk.tail.index, offset=walk.tail.offset,
+                self.store_path, tail.position, walk.stopped or "entries are missing",
+                entry=tail.next_index, offset=tail.offset,
             )  # fmt: skip
-        self.end_position = walk.tail.position
+        self.tail = tail
         return Index.in_memory(np.array(rows, ROW))
 
     def seal(self) -> None:
@@ -161,7 +170,7 @@ class Segment:
             end_position=self.end_position, end_offset=self.end_offset,
         )  # fmt: skip
         file = self.directory.create_temporary(self.index_path)
-        file.write((data,), 0)
+        file.write(data, 0)
         file.sync()
         file.close()
         self.directory.put_in_place(self.index_path)
@@ -221,7 +230,7 @@ class Segment:
     def item(self, row: int) -> Item:
         """The frame of a row, verified; CorruptLog if it is damaged."""
         walk = self.walk(self.base_index + row, read_bytes=1)
-        item = next(iter(walk), None)
+        item = walk.next()
         if item is None or item.damage:
             raise self.damaged(walk, item)
         self.note_verified(item)
@@ -234,14 +243,13 @@ class Segment:
                 self.store_path, item.position, item.damage, entry=item.entry_index, offset=item.offset
             )
         tail = walk.tail
-        return CorruptLog(self.store_path, tail.position, walk.stopped, entry=tail.index, offset=tail.offset)
+        return CorruptLog(
+            self.store_path, tail.position, walk.stopped, entry=tail.next_index, offset=tail.offset
+        )
 
     def note_verified(self, item: Item) -> int:
         """Remember that a frame is whole, and return how its records can be read."""
-        how = OTHER
-        if item.magic == FRAME_MAGIC and item.kind == Kind.RECORDS:
-            header = parse_frame_header(item.buffer, item.start)
-            how = OTHER if header.sections or header.codec else PLAIN
+        how = PLAIN if item.is_plain else OTHER
         verified, row = self.index.verified, item.entry_index - self.base_index
         if row < len(verified):
             verified[row] = how

@@ -21,21 +21,21 @@ from logstore.frame import (
 from logstore.index import ROW
 from logstore.opening import Configuration, activate
 from logstore.segment import Segment, index_rows
-from logstore.walk import Item, Tail, Walk
+from logstore.walk import Item, Walk
 
 COPY_BYTES: Final = MIB
 NO_LIMITS: Final = Config(record_bytes_max=BATCH_BYTES_LIMIT, batch_bytes_max=BATCH_BYTES_LIMIT)
 
 
-def cut_segment(segment: Segment, row: int, end: int) -> tuple[Segment, Tail]:
-    """The segment without the entries from `row` on, active and durable, and its tail.
+def cut_segment(segment: Segment, row: int, end: int) -> Segment:
+    """The segment without the entries from `row` on, active and durable.
 
     If the entry of `row` has records below offset `end` as well, these stay, as after compaction; then the
     store is written anew and renamed, because no single write in place is both smaller and safe.
     """
     directory = segment.directory
     tail = segment.tail_before(row)
-    row = tail.index - segment.base_index  # the first row of a hole
+    row = tail.next_index - segment.base_index  # the first row of a hole
     rows = segment.index.rows[:row].copy()
     if end <= segment.index.offset(row):
         file = directory.fs.open(segment.store_path, writable=True)
@@ -45,7 +45,7 @@ def cut_segment(segment: Segment, row: int, end: int) -> tuple[Segment, Tail]:
         part = _first_records(segment.item(row), end, tail.chain)
         file = directory.create_temporary(segment.store_path)
         copy_bytes(segment.file, file, tail.position)
-        file.write((part,), tail.position)
+        file.write(part, tail.position)
         file.sync()
         directory.put_in_place(segment.store_path)
         file.path = segment.store_path
@@ -54,11 +54,9 @@ def cut_segment(segment: Segment, row: int, end: int) -> tuple[Segment, Tail]:
         assert not walk.stopped and walk.tail.offset == end
         tail = walk.tail
 
-    active = Segment(directory, segment.header, file)
+    active = Segment(directory, segment.header, file, tail)
     activate(active, rows)
-    active.end_position, active.end_index, active.end_offset = tail.position, tail.index, tail.offset
-    active.last_time = tail.time
-    return active, tail
+    return active
 
 
 def _first_records(item: Item, end: int, chain: int) -> bytes:
@@ -77,7 +75,7 @@ def _first_records(item: Item, end: int, chain: int) -> bytes:
 
 def copy_bytes(source: File, target: File, count: int) -> None:
     for done in range(0, count, COPY_BYTES):
-        target.write((source.read(min(COPY_BYTES, count - done), done),), done)
+        target.write(source.read(min(COPY_BYTES, count - done), done), done)
 
 
 def find_configuration(segment: Segment) -> Configuration:

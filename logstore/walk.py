@@ -1,16 +1,15 @@
 """Reads a store item by item, checking each: the one way in which frames are read in sequence.
 
-Scans, recovery, compaction, `verify` and `repair` all walk. A walk starts at a known place (a `Tail`) and
-moves it along: the place behind the last item read is always where the next one must be, with the header
-CRC that it must continue.
+Scans, recovery, compaction, `verify` and `repair` all walk. A walk starts at a known place (a `Tail`) and moves
+on: behind an item is where the next one must be, with the header CRC that it must continue.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from functools import partial
 from struct import Struct
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -44,17 +43,16 @@ READ_BYTES: Final = MIB  # read at once: large enough that the system call is fr
 SMALL: Final = 4096  # below it, copying bytes is cheaper than a numpy view of them
 
 # The part of a frame header under the header CRC; unpacking all of it costs twice as much.
-_BRIEF: Final = Struct(LINK.format + STAMP.format.removeprefix("<"))
+_unpack_brief: Final = Struct(LINK.format + STAMP.format.removeprefix("<")).unpack_from
 
 
-@dataclass(slots=True)
-class Tail:
-    """A place between two items, and what the log is there. The writer's is where the next frame goes."""
+class Tail(NamedTuple):
+    """A place behind an item, and what the log is there. Immutable, so that it changes in one step."""
 
     position: int  # byte in the store, a multiple of 8
-    index: int  # entry index of the next frame
+    next_index: int  # entry index of the next frame
     offset: int  # offset of the next record
-    term: int  # of entry index - 1
+    term: int  # of entry next_index - 1
     time: int  # its append time
     chain: int  # its header CRC
 
@@ -64,9 +62,6 @@ class Tail:
             header.size, header.base_index, header.base_offset, header.previous_term, header.previous_time,
             header.previous_crc,
         )  # fmt: skip
-
-    def copy(self) -> Tail:
-        return replace(self)
 
 
 class Item(NamedTuple):
@@ -87,6 +82,17 @@ class Item(NamedTuple):
     buffer: bytes
     start: int  # of the item in buffer
 
+    @property
+    def has_records(self) -> bool:
+        """False for entries of other kinds, and for holes."""
+        return self.kind == Kind.RECORDS and self.magic != HOLE_MAGIC
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a value lies where two offsets say: not compacted, not compressed, and nothing but values."""
+        at = self.start + FRAME_HEADER_BYTES - 8  # sections and codec
+        return self.magic == FRAME_MAGIC and self.kind == Kind.RECORDS and self.buffer[at : at + 2] == b"\0\0"
+
     def data(self) -> bytes:
         return self.buffer[self.start : self.start + self.length]
 
@@ -95,8 +101,8 @@ class Item(NamedTuple):
         return entry_data(parse_frame_header(self.buffer, self.start), self.buffer, self.start)
 
     def batch(self) -> RecordBatch:
-        """The records, of an undamaged item of kind RECORDS."""
-        assert self.kind == Kind.RECORDS and not self.damage and self.magic != HOLE_MAGIC
+        """The records of an undamaged item that has them."""
+        assert self.has_records and not self.damage
         if self.magic == FRAME_MAGIC:
             return decode_frame(parse_frame_header(self.buffer, self.start), self.buffer, self.start)
         headers = parse_compacted(self.buffer, self.start)
@@ -104,15 +110,17 @@ class Item(NamedTuple):
         return decode_frame(headers[1], self.buffer, self.start, headers[0])
 
 
+_new_item: Final[Callable[[tuple[Any, ...]], Item]] = partial(tuple.__new__, Item)
+
+
 class Walk:
-    """Iterates over the items of one store from `tail` on, which it moves (the caller's is not touched).
+    """Reads the items of one store from a tail on.
 
-    Ends at `end_position`, or where no whole item follows; then `stopped` says why, "" for an end that is
-    merely the end. A frame whose body is damaged is returned with `damage`, because its header still says
-    where the next one is.
+    It ends at `end_position`, or where no whole item follows; then `stopped` says why. A frame whose body is
+    damaged is returned with `damage`, because its whole header says where the next one is.
 
-    With `bodies` False only headers are checked, and `buffer` may lack the body.
-    `after_read` is called after each read of the file, and may raise.
+    With `bodies` False only headers are checked, and an item's buffer may lack the body. `after_read` is called
+    after each read of the file and may raise.
     """
 
     def __init__(
@@ -127,47 +135,58 @@ class Walk:
         after_read: Callable[[], None] | None = None,
     ) -> None:
         self._file = file
-        self.tail = tail.copy()
         self._segment_id = segment_id
-        self.end_position = file.size() if end_position is None else end_position  # may be moved up
         self._bodies = bodies
         self._read_bytes = read_bytes
         self._after_read = after_read
         self._buffer = b""
-        self._buffer_at = self.tail.position
+        self._buffer_at = tail.position
         self._view = np.frombuffer(b"", np.uint8)
+        self._position, self._next_index, self._offset, self._term, self._time, self._chain = tail
+        self.end_position = file.size() if end_position is None else end_position  # may be moved up
         self.durable_index = 0  # the highest that a mark named
         self.stopped = ""
 
-    def __iter__(self) -> Iterator[Item]:
-        while (item := self._next()) is not None:
-            yield item
+    @property
+    def tail(self) -> Tail:
+        """Behind the last item."""
+        return Tail(self._position, self._next_index, self._offset, self._term, self._time, self._chain)
 
-    def _next(self) -> Item | None:
-        tail = self.tail
+    def __iter__(self) -> Iterator[Item]:
+        return iter(self.next, None)
+
+    def next(self) -> Item | None:
+        """The next item; None at the end."""
         while True:
-            start = self._load(MARK_BYTES)
-            if start < 0:
-                if tail.position < self.end_position:
-                    self.stopped = "the file ends within an item"
-                return None
+            start = self._position - self._buffer_at
+            if start + FRAME_HEADER_BYTES > len(self._buffer):
+                start = self._load(MARK_BYTES)
+                if start < 0:
+                    return self._stopped(
+                        "the file ends within an item" if self._position < self.end_position else ""
+                    )
             magic = int.from_bytes(self._buffer[start : start + 4], "little")
             if magic == FRAME_MAGIC:
                 return self._frame()
-            if magic == MARK_MAGIC:
-                if not self._mark(start):
-                    return None
-            elif magic == COMPACTED_MAGIC:
+            if magic == COMPACTED_MAGIC:
                 return self._compacted()
-            elif magic == HOLE_MAGIC:
+            if magic == HOLE_MAGIC:
                 return self._hole()
-            else:
-                self.stopped = f"no item starts with {magic:#010x}"
-                return None
+            if magic != MARK_MAGIC:
+                return self._stopped(f"no item starts with {magic:#010x}")
+            mark = parse_mark(self._buffer, start)
+            if mark is None or mark.segment_id != self._segment_id:
+                return self._stopped("a mark is damaged, or of an older life of the file")
+            self.durable_index = max(self.durable_index, mark.durable_index)
+            self._position += MARK_BYTES
+
+    def _stopped(self, reason: str) -> Item | None:
+        self.stopped = reason
+        return None
 
     def _load(self, count: int) -> int:
-        """Where in the buffer the `count` bytes at the tail are; -1 if the store has fewer."""
-        position = self.tail.position
+        """Where in the buffer the `count` bytes at the position are; -1 if the store has fewer."""
+        position = self._position
         start = position - self._buffer_at
         if start + count <= len(self._buffer):
             return start
@@ -181,102 +200,83 @@ class Walk:
             self._after_read()
         return 0 if count <= len(self._buffer) else -1
 
-    def _checksum(self, seed: int, start: int, end: int) -> int:
-        return crc32c(seed, self._buffer[start:end] if end - start < SMALL else self._view[start:end])
+    def _checksum(self, start: int, end: int) -> int:
+        return crc32c(0, self._buffer[start:end] if end - start < SMALL else self._view[start:end])
 
     def _frame(self) -> Item | None:
-        tail = self.tail
         start = self._load(FRAME_HEADER_BYTES)
         if start < 0:
-            self.stopped = "the file ends within a frame's header"
-            return None
-        magic, header_crc, index, term, offset, time, _, _, kind, span, length, body_crc = _BRIEF.unpack_from(
-            self._buffer, start
+            return self._stopped("the file ends within a frame's header")
+        buffer = self._buffer
+        magic, header_crc, index, term, offset, time, _, _, kind, span, length, body_crc = _unpack_brief(
+            buffer, start
         )
-        if crc32c(tail.chain, self._buffer[start + STAMP_START : start + BODY_CRC_START]) != header_crc:
-            self.stopped = "a frame's header is damaged, or does not continue the frame before"
-            return None
-        if index != tail.index or offset != tail.offset or length < FRAME_HEADER_BYTES or length % 8:
-            self.stopped = f"a frame says entry {index}, offset {offset}; entry {tail.index}, offset {tail.offset} is next"
-            return None
-        position = tail.position
+        if crc32c(self._chain, buffer[start + STAMP_START : start + BODY_CRC_START]) != header_crc:
+            return self._stopped("a frame's header is damaged, or does not continue the frame before")
+        if index != self._next_index or offset != self._offset or length < FRAME_HEADER_BYTES or length % 8:
+            return self._stopped(
+                f"a frame says entry {index}, offset {offset}; entry {self._next_index}, offset {self._offset} is next"
+            )
         damage = ""
-        if self._bodies:
-            start = self._load(length)
-            if start < 0:
-                self.stopped = "the file ends within a frame"
-                return None
-            if self._checksum(0, start + BODY_CRC_START, start + length) != body_crc:
-                damage = "a frame's body does not match its checksum"
-        elif position + length > self.end_position:
-            self.stopped = "the file ends within a frame"
-            return None
-        end_offset = offset + span
-        item = Item(
-            magic, position, length, index, index + 1, offset, end_offset, term, time, kind, header_crc, damage,
-            self._buffer, start,
+        if start + length > len(buffer):
+            start = self._load(length) if self._bodies else start
+            if start < 0 or self._position + length > self.end_position:
+                return self._stopped("the file ends within a frame")
+        if self._bodies and self._checksum(start + BODY_CRC_START, start + length) != body_crc:
+            damage = "a frame's body does not match its checksum"
+        item = _new_item(
+            (magic, self._position, length, index, index + 1, offset, offset + span, term, time, kind, header_crc,
+             damage, self._buffer, start)
         )  # fmt: skip
-        self._advance(item)
+        self._position += length
+        self._next_index = index + 1
+        self._offset = offset + span
+        self._term, self._time, self._chain = term, time, header_crc
         return item
 
     def _compacted(self) -> Item | None:
-        tail = self.tail
         start = self._load(COMPACTED_HEADER_BYTES)
         headers = parse_compacted(self._buffer, start) if start >= 0 else None
         if headers is None:
-            self.stopped = "a compacted frame's header is damaged"
-            return None
+            return self._stopped("a compacted frame's header is damaged")
         compacted, frame = headers
         original = start + COMPACTED_HEADER_BYTES - FRAME_HEADER_BYTES
-        if (
-            not link_is_whole(self._buffer, original, tail.chain, frame.header_crc)
-            or frame.entry_index != tail.index
-        ):
-            self.stopped = "a compacted frame does not continue the frame before"
-            return None
+        follows = link_is_whole(self._buffer, original, self._chain, frame.header_crc)
+        if not follows or (frame.entry_index, frame.first_offset) != (self._next_index, self._offset):
+            return self._stopped("a compacted frame does not continue the frame before")
         length = compacted.length
         start = self._load(length if self._bodies else COMPACTED_HEADER_BYTES)
-        if start < 0 or tail.position + length > self.end_position:
-            self.stopped = "the file ends within a compacted frame"
-            return None
+        if start < 0 or self._position + length > self.end_position:
+            return self._stopped("the file ends within a compacted frame")
         damage = ""
         if (
             self._bodies
-            and self._checksum(0, start + COMPACTED_HEADER_BYTES, start + length) != compacted.body_crc
+            and self._checksum(start + COMPACTED_HEADER_BYTES, start + length) != compacted.body_crc
         ):
             damage = "a compacted frame's body does not match its checksum"
-        item = Item(
-            COMPACTED_MAGIC, tail.position, length, frame.entry_index, frame.entry_index + 1, frame.first_offset,
-            frame.end_offset, frame.term, frame.append_time, frame.kind, frame.header_crc, damage,
-            self._buffer, start,
+        return self._behind(
+            Item(
+                COMPACTED_MAGIC, self._position, length, frame.entry_index, frame.entry_index + 1,
+                frame.first_offset, frame.end_offset, frame.term, frame.append_time, frame.kind, frame.header_crc,
+                damage, self._buffer, start,
+            )
         )  # fmt: skip
-        self._advance(item)
-        return item
 
     def _hole(self) -> Item | None:
         start = self._load(HOLE_BYTES)
         hole = parse_hole(self._buffer, start) if start >= 0 else None
-        if hole is None or (hole.first_index, hole.first_offset) != (self.tail.index, self.tail.offset):
-            self.stopped = "a hole's header is damaged, or it stands in the wrong place"
-            return None
-        item = Item(
-            HOLE_MAGIC, self.tail.position, HOLE_BYTES, hole.first_index, hole.end_index, hole.first_offset,
-            hole.end_offset, hole.term, hole.append_time, Kind.RECORDS, hole.chain, "", self._buffer, start,
+        if hole is None or (hole.first_index, hole.first_offset) != (self._next_index, self._offset):
+            return self._stopped("a hole's header is damaged, or it stands in the wrong place")
+        return self._behind(
+            Item(
+                HOLE_MAGIC, self._position, HOLE_BYTES, hole.first_index, hole.end_index, hole.first_offset,
+                hole.end_offset, hole.term, hole.append_time, Kind.RECORDS, hole.chain, "", self._buffer, start,
+            )
         )  # fmt: skip
-        self._advance(item)
+
+    def _behind(self, item: Item) -> Item:
+        """Move behind an item."""
+        self._position += item.length
+        self._next_index, self._offset = item.end_index, item.end_offset
+        self._term, self._time, self._chain = item.term, item.time, item.header_crc
         return item
-
-    def _mark(self, start: int) -> bool:
-        mark = parse_mark(self._buffer, start)
-        if mark is None or mark.segment_id != self._segment_id:
-            self.stopped = "a mark is damaged, or of an older life of the file"
-            return False
-        self.durable_index = max(self.durable_index, mark.durable_index)
-        self.tail.position += MARK_BYTES
-        return True
-
-    def _advance(self, item: Item) -> None:
-        tail = self.tail
-        tail.position += item.length
-        tail.index, tail.offset, tail.term, tail.time = item.end_index, item.end_offset, item.term, item.time
-        tail.chain = item.header_crc

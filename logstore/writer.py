@@ -1,52 +1,38 @@
-"""The write path: stamps batches, writes those that came together at once, makes them durable together.
+"""The writing side of a log: one lock for the tail, group commit for durability, care for those who read.
 
-Group commit needs no timer: what is written while one fdatasync runs is covered by the next. Three locks, taken
-in this order and never the other way round:
+Locks, taken in this order and never the other way round:
 
     _maintenance   held by what removes or replaces whole segments, for as long as that takes
-    _turn          a condition: one thread syncs at a time; the others wait and are usually served by it
-    _lock          held while frames are stamped and written, never during a sync
+    _commits       group commit: one thread writes and syncs for all that wait
+    _lock          held while frames are stamped and written, which takes microseconds; never during a sync
 
     marked <= durable <= written      entries that a mark vouches for, on disk, with the operating system
 """
 
 from __future__ import annotations
 
-import errno
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from typing import Final, NamedTuple
 
-from logstore.checksum import crc32c
+from logstore.appender import Appender
 from logstore.config import Config
 from logstore.directory import Directory
-from logstore.encode import entry_data_of
+from logstore.encode import encode_value
 from logstore.errors import DiskFull, IndexOutOfRange, LogClosed, LogError, LogPoisoned, OffsetOutOfRange
-from logstore.frame import (
-    BODY_CRC_START,
-    FORMAT_VERSION,
-    FRAME_MAGIC,
-    LINK,
-    MARK_BYTES,
-    STAMP,
-    BytesLike,
-    Kind,
-    Payload,
-    SegmentHeader,
-    pack_mark,
-)
+from logstore.frame import Kind, Payload
+from logstore.group_commit import GroupCommit
 from logstore.layout import Layout
 from logstore.opening import FIRST_SEGMENT, NO_CONFIGURATION, Configuration, Opened, create_segment
 from logstore.segment import Segment
 from logstore.truncation import cut_segment, find_configuration
+from logstore.waking import Waker
 from logstore.walk import Tail
 
 log = logging.getLogger("logstore")
-
-NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
 
 CUTS_MAX: Final = 64  # a cursor that slept through more counts as overtaken
 
@@ -56,6 +42,22 @@ class Cut(NamedTuple):
 
     epoch: int
     end: int
+
+
+Outcomes = Sequence[int | LogError]  # per payload: its first offset, or why it was not appended
+
+
+class _Entry(NamedTuple):
+    """An append whose place in the log was decided elsewhere."""
+
+    payload: Payload
+    kind: Kind
+    term: int
+    entry_index: int  # that it must become
+
+
+# What a thread may ask for: records to be appended, an entry to be appended, an entry to be made durable.
+_Request = list[Payload] | _Entry | int
 
 
 class Writer:
@@ -68,255 +70,190 @@ class Writer:
         opened: Opened,
         *,
         clock: Callable[[], int],
-        on_roll: Callable[[], None],
+        on_full_segment: Callable[[], None],
     ) -> None:
         self._directory = directory
         self._config = config
-        self._clock = clock
-        self._on_roll = on_roll
+        self._is_synced = config.sync == "always"
+        self._on_full_segment = on_full_segment
         self._maintenance = threading.RLock()
-        self._turn = threading.Condition(threading.Lock())
-        self._is_syncing = False  # guarded by _turn
+        self._commits: GroupCommit[_Request, Outcomes] = GroupCommit(self._commit)
         self._lock = threading.Lock()
 
         # Guarded by _lock.
         self._refusal: Callable[[], LogError] | None = None  # why writes are refused, once they are
-        self._waiters: list[
-            Callable[[], None]
-        ] = []  # called once, when `end` moves or reading makes no sense
-        self._tail = opened.tail  # where the next frame goes
-        self._active = opened.segments[-1]
+        self._wakers: list[Waker] = []  # called once, when `end` moves or the log is closed
         self._unsynced = [one for one in opened.segments[:-1] if one.end_index > opened.durable_index]
-        self._spares = opened.spares
-        self._marked_index = opened.durable_index
-        self.configuration = opened.configuration
+        self._appender = Appender(
+            directory,
+            config,
+            active=opened.segments[-1],
+            spares=opened.spares,
+            configuration=opened.configuration,
+            durable_index=opened.durable_index,
+            clock=clock,
+            on_roll=self._take_in,
+        )
 
         # Written under _lock, read by anyone.
         self.layout = Layout.of(tuple(opened.segments))
-        self.durable_index = opened.durable_index  # entries on this disk
-        self.end = opened.tail.offset  # where readers see the log end
+        self.end = opened.segments[-1].end_offset  # where readers see the log end
         self.epoch = 0  # moves before bytes that readers may be reading are changed or removed
         self.cuts: tuple[Cut, ...] = ()  # the last truncations of the suffix, oldest first
         self.is_closed = False
 
     @property
     def last_index(self) -> int:
-        return self._tail.index - 1
+        return self._appender.active.end_index - 1
 
     @property
-    def is_writable(self) -> bool:
-        return self._refusal is None
+    def durable_index(self) -> int:
+        """The highest entry such that it and all before it are on this disk."""
+        return self._appender.durable_index
+
+    @property
+    def configuration(self) -> Configuration:
+        return self._appender.configuration
 
     # ── appending ───────────────────────────────────────────────────────────────────────────────────
 
-    def append(
-        self,
-        payloads: Sequence[Payload],
-        *,
-        kind: Kind = Kind.RECORDS,
-        term: int = 0,
-        index: int | None = None,
-    ) -> list[int | LogError]:
-        """The first offset of each payload, in order, or the error why it was not appended.
-
-        All of one call are written together, and durable on return with sync="always". Those before an error
-        are in the log, those from it on are not. With `index`, the first payload becomes that entry, or
-        IndexOutOfRange is raised and nothing changed.
-        """
-        unsynced = self._unsynced
-        if len(unsynced) >= self._config.unsealed_segments_max:
-            self.make_durable(unsynced[0].end_index - 1)
-        with self._lock:
+    def append_value(self, value: bytes) -> int:
+        """The offset of a record that is only a value."""
+        if self._is_synced:
+            return _first(self._commits.submit([encode_value(value, self._config)]))
+        lock = self._lock
+        lock.acquire()  # `with` would cost as much again as all of the locking
+        try:
             if self._refusal is not None:
                 raise self._refusal()
-            if index is not None and index != self._tail.index:
-                raise IndexOutOfRange(index, self.layout.base_indexes[0], self._tail.index)
-            outcomes = self._write(payloads, kind, term)
-            last = self._tail.index - 1
-            if self._config.sync != "always":
-                self._publish(self._tail.offset)
-        if self._config.sync == "always":
-            self.make_durable(last)
+            offset = self._appender.write_value(value)
+            if offset is not None:
+                self.end = offset + 1
+                if self._wakers:
+                    self._wake()
+                return offset
+        except LogPoisoned as error:
+            self._poison(error)
+            raise
+        finally:
+            lock.release()
+        return self.append_one(encode_value(value, self._config))
+
+    def append_one(self, payload: Payload) -> int:
+        """The first offset of one batch of records."""
+        return _first(self.append([payload]))
+
+    def append(self, payloads: list[Payload]) -> Outcomes:
+        """The first offset of each batch of records, in order, or the error why it was not appended.
+
+        All of one call are written together, and durable on return with sync="always". Those before an error
+        are in the log, those from it on are not.
+        """
+        return self._request(payloads)
+
+    def append_entry(self, payload: Payload, kind: Kind, *, term: int, index: int) -> None:
+        """Append entry `index`, or raise IndexOutOfRange with nothing changed if another one is next."""
+        _first(self._request(_Entry(payload, kind, term, index)))
+
+    def _request(self, request: list[Payload] | _Entry) -> Outcomes:
+        if self._is_synced:
+            return self._commits.submit(request)
+        while len(unsynced := self._unsynced) >= self._config.unsealed_segments_max:
+            self.make_durable(unsynced[0].end_index - 1)
+        with self._lock:
+            outcomes = self._write([request])[0]
+            self._publish(self._appender.active.end_offset)
+            return outcomes
+
+    def _write(self, requests: Sequence[_Request]) -> list[Outcomes]:
+        """Serve the appends among the requests, records that come together as one group. Under _lock."""
+        if self._refusal is not None:
+            raise self._refusal()
+        outcomes: list[Outcomes] = []
+        group: list[Payload] = []
+        sizes: list[int] = []  # how many payloads each request has in group
+        for request in requests:
+            if isinstance(request, list):
+                group += request
+                sizes.append(len(request))
+            elif isinstance(request, int):
+                sizes.append(0)
+            else:
+                outcomes += self._write_group(group, sizes)
+                group, sizes = [], []
+                outcomes.append([self._write_entry(request)])
+        outcomes += self._write_group(group, sizes)
         return outcomes
 
-    def _write(self, payloads: Sequence[Payload], kind: Kind, term: int) -> list[int | LogError]:
-        """Stamp and write under _lock; frames that go to one segment in one write."""
-        outcomes: list[int | LogError] = []
-        written = 0
-        try:
-            while written < len(payloads):
-                count = self._fitting(payloads, written)
-                if not count:
-                    self._roll()
-                    continue
-                outcomes += self._write_group(payloads[written : written + count], kind, term)
-                written += count
-        except LogError as error:
-            outcomes += [error] * (len(payloads) - written)
+    def _write_group(self, payloads: list[Payload], sizes: list[int]) -> list[Outcomes]:
+        outcomes = self._appended(self._appender.write(payloads, Kind.RECORDS, 0))
+        if len(outcomes) == len(sizes) == sizes.count(1):
+            return [[outcome] for outcome in outcomes]
+        rest = iter(outcomes)
+        return [list(islice(rest, size)) for size in sizes]
+
+    def _write_entry(self, entry: _Entry) -> int | LogError:
+        last = self.last_index
+        if entry.entry_index != last + 1:
+            return IndexOutOfRange(entry.entry_index, self.layout.base_indexes[0], last)
+        return self._appended(self._appender.write([entry.payload], entry.kind, entry.term))[0]
+
+    def _appended(self, outcomes: list[int | LogError]) -> list[int | LogError]:
+        if outcomes and isinstance(outcomes[-1], LogPoisoned):
+            self._poison(outcomes[-1])
         return outcomes
 
-    def _fitting(self, payloads: Sequence[Payload], start: int) -> int:
-        """How many payloads from `start` on fit the active segment; an empty segment takes any one."""
-        room = self._config.segment_bytes_max - self._tail.position - MARK_BYTES
-        count = 0
-        for payload in payloads[start:]:
-            room -= BODY_CRC_START + payload.size
-            if room < 0 and (count or self._tail.index > self._active.base_index):
-                break
-            count += 1
-        return count
-
-    def _write_group(self, payloads: Sequence[Payload], kind: Kind, term: int) -> list[int]:
-        tail, active = self._tail, self._active
-        now = max(tail.time, self._clock())
-        position, index, offset, chain = tail.position, tail.index, tail.offset, tail.chain
-        buffers: list[BytesLike] = []
-        rows = []
-        offsets: list[int] = []
-        if self._marked_index < self.durable_index:
-            buffers.append(pack_mark(active.header.segment_id, self.durable_index))
-            position += MARK_BYTES
-        for payload in payloads:
-            length = BODY_CRC_START + payload.size
-            stamp = STAMP.pack(
-                index, term, offset, now, 0, FORMAT_VERSION, kind, payload.record_count, length, payload.crc
-            )
-            chain = crc32c(chain, stamp)
-            buffers += (LINK.pack(FRAME_MAGIC, chain), stamp, *payload.buffers)
-            rows.append((offset, position, term, now))
-            offsets.append(offset)
-            position += length
-            index += 1
-            offset += payload.record_count
-        self._put(buffers, len(rows))
-        for row in rows:
-            active.index.append(*row)
-        self._marked_index = self.durable_index
-        if kind == Kind.CONFIGURATION:
-            self.configuration = Configuration(index - 1, entry_data_of(payloads[-1]))
-        active.end_position, active.end_index, active.end_offset, active.last_time = (
-            position,
-            index,
-            offset,
-            now,
-        )
-        self._tail = Tail(position, index, offset, term, now, chain)
-        return offsets
-
-    def _put(self, buffers: list[BytesLike], rows: int) -> None:
-        """Write at the tail, or raise with the file as it was."""
-        active = self._active
-        try:
-            active.index.reserve(rows)
-            active.file.write(buffers, self._tail.position)
-        except OSError as error:
-            try:
-                active.file.truncate(self._tail.position)
-            except OSError as second:
-                raise self._poison(f"a failed write could not be undone: {second}") from error
-            if error.errno not in NO_ROOM:
-                raise self._poison(f"a write failed: {error}") from error
-            raise DiskFull(
-                f"{active.store_path}: no room for an append: {error}; nothing was appended"
-            ) from error
-
-    def _roll(self) -> None:
-        """Begin a new segment, in a spare file if there is one."""
-        tail = self._tail
-        header = SegmentHeader(
-            segment_id=0,
-            base_index=tail.index,
-            base_offset=tail.offset,
-            previous_term=tail.term,
-            previous_time=tail.time,
-            previous_crc=tail.chain,
-            durable_index=self.durable_index,
-            stale_end=0,
-            configuration_index=self.configuration.entry_index,
-            configuration=self.configuration.data,
-        )
-        try:
-            segment = create_segment(self._directory, header, self._spares.pop() if self._spares else None)
-        except OSError as error:
-            raise DiskFull(
-                f"{self._directory.path}: no room for a new segment: {error}; nothing was appended"
-            ) from error
-        self._unsynced.append(self._active)
-        self._become_active(segment, Tail.at_start(segment.header))
+    def _take_in(self, segment: Segment) -> None:
+        """The appender has begun a new segment."""
+        self._unsynced.append(self.layout.active)
         self.layout = Layout.of((*self.layout.segments, segment))
-        self._on_roll()
-
-    def _become_active(self, segment: Segment, tail: Tail) -> None:
-        self._active = segment
-        self._tail = tail
-        self._marked_index = min(segment.header.durable_index, self.durable_index)
+        self._on_full_segment()
 
     # ── durability ──────────────────────────────────────────────────────────────────────────────────
 
     def make_durable(self, index: int) -> None:
         """Return when entry `index` and all before it are on disk; LogPoisoned if that cannot be said."""
-        if self.durable_index >= index:
-            return
-        with self._turn:
-            while self._is_syncing and self.durable_index < index:
-                self._turn.wait()
-            if self.durable_index >= index:
-                return
-            self._is_syncing = True
-        try:
-            self._sync(index)
-        finally:
-            with self._turn:
-                self._is_syncing = False
-                self._turn.notify_all()
+        if self.durable_index < index:
+            self._commits.submit(index)
 
-    def _sync(self, index: int) -> None:
-        """Sync what was written to the segments up to the one that holds `index`. The turn is taken."""
+    def _commit(self, requests: Sequence[_Request]) -> Sequence[Outcomes]:
+        """Serve all requests with one write and one sync."""
         with self._lock:
-            if self._refusal is not None:
-                raise self._refusal()
-            segments = [one for one in (*self._unsynced, self._active) if one.base_index <= index]
-            end_index, end_offset = segments[-1].end_index, segments[-1].end_offset
+            outcomes = self._write(requests)
+            goals = [request for request in requests if isinstance(request, int)]
+            goal = max(goals) if len(goals) == len(requests) else self.last_index
+            segments = [one for one in (*self._unsynced, self._appender.active) if one.base_index <= goal]
+            ends = segments[-1].tail
+        if self.durable_index < goal:
+            self._sync(segments, ends)
+        return outcomes
+
+    def _sync(self, segments: list[Segment], ends: Tail) -> None:
+        """Sync the oldest segments with unsynced bytes; they were written up to `ends`."""
         try:
             for segment in segments:
                 segment.file.sync()
         except OSError as error:
             with self._lock:
-                raise self._poison(f"a sync failed: {error}") from error
+                raise self._poison(LogPoisoned(f"{self._directory.path}: a sync failed: {error}")) from error
         with self._lock:
-            self.durable_index = end_index - 1
-            self._unsynced = [one for one in self._unsynced if one not in segments]
-            if self._config.sync == "always":
-                self._publish(end_offset)
+            self._appender.durable_index = ends.next_index - 1
+            self._unsynced = [one for one in self._unsynced if one.end_index > ends.next_index]
+            if self._is_synced:
+                self._publish(ends.offset)
 
-    def _poison(self, reason: str) -> LogPoisoned:
-        """Refuse writes from now on. After a failed sync nobody knows what the disk holds: docs/GUARANTEES.md."""
-        path = self._directory.path
-        log.error("log poisoned path=%s reason=%s", path, reason)
-        self._refuse(lambda: LogPoisoned(f"{path}: {reason}; open the log again to learn what is on disk"))
-        assert self._refusal is not None
-        error = self._refusal()
-        assert isinstance(error, LogPoisoned)
-        return error
-
-    def _refuse(self, why: Callable[[], LogError]) -> None:
-        self._refusal = why
+    def _poison(self, error: LogPoisoned) -> LogPoisoned:
+        """Refuse writes from now on: nobody knows what the disk holds. See docs/GUARANTEES.md."""
+        log.error("log poisoned path=%s reason=%s", self._directory.path, error)
+        self._refusal = lambda: LogPoisoned(f"{error}; open the log again to learn what is on disk")
         self._wake()
+        return error
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
         """Nothing is written or synced meanwhile."""
-        with self._turn:
-            while self._is_syncing:
-                self._turn.wait()
-            self._is_syncing = True
-        try:
-            with self._lock:
-                yield
-        finally:
-            with self._turn:
-                self._is_syncing = False
-                self._turn.notify_all()
+        with self._commits.alone(), self._lock:
+            yield
 
     def close(self) -> None:
         """Make everything durable, vouch for it with a last mark, and refuse writes from now on.
@@ -326,49 +263,57 @@ class Writer:
         with self._maintenance, self._exclusive():
             was_writable = self._refusal is None
             self.is_closed = True
-            self._refuse(lambda: LogClosed(f"{self._directory.path} is closed"))
-            if not was_writable:
-                return
+            self._refusal = lambda: LogClosed(f"{self._directory.path} is closed")
             try:
-                for segment in (*self._unsynced, self._active):
-                    segment.file.sync()
-                self.durable_index = self.last_index
-                if self._marked_index < self.durable_index:
-                    mark = pack_mark(self._active.header.segment_id, self.durable_index)
-                    self._active.file.write((mark,), self._tail.position)
-                    self._active.file.sync()
+                if was_writable:
+                    self._seal_off()
             except OSError as error:
-                reason = f"{self._directory.path}: closing could not make everything durable: {error}"
-                raise LogPoisoned(reason) from error
-            self._publish(self._tail.offset)
+                raise LogPoisoned(
+                    f"{self._directory.path}: closing could not sync everything: {error}"
+                ) from error
+            finally:
+                self._wake()
+
+    def _seal_off(self) -> None:
+        for segment in (*self._unsynced, self._appender.active):
+            segment.file.sync()
+        self._appender.durable_index = self.last_index
+        self.end = self._appender.active.end_offset
+        try:
+            if self._appender.write_last_mark():
+                self._appender.active.file.sync()
+        except DiskFull as error:
+            log.warning(
+                "no room for the last mark path=%s error=%s; nothing is lost", self._directory.path, error
+            )
 
     # ── readers ─────────────────────────────────────────────────────────────────────────────────────
 
     def _publish(self, end: int) -> None:
         self.end = end
-        if self._waiters:
+        if self._wakers:
             self._wake()
 
     def _wake(self) -> None:
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            waiter()
+        wakers, self._wakers = self._wakers, []
+        for wake in wakers:
+            wake()
 
-    def notify(self, waiter: Callable[[], None], seen_end: int) -> None:
-        """Call `waiter` once, from any thread, as soon as `end` differs from `seen_end` or the log is closed.
+    def notify(self, waker: Waker, seen_end: int) -> None:
+        """Call `waker` once, from any thread, as soon as `end` differs from `seen_end` or the log is closed.
 
         It runs under a lock of the log: it must be quick and must not call the log.
         """
         with self._lock:
             if self.end == seen_end and not self.is_closed:
-                self._waiters.append(waiter)
+                self._wakers.append(waker)
                 return
-        waiter()
+        waker()
 
-    def forget(self, waiter: Callable[[], None]) -> None:
+    def forget(self, waker: Waker) -> None:
         with self._lock:
-            if waiter in self._waiters:
-                self._waiters.remove(waiter)
+            if waker in self._wakers:
+                self._wakers.remove(waker)
 
     # ── removing and replacing ──────────────────────────────────────────────────────────────────────
 
@@ -411,7 +356,7 @@ class Writer:
         """Remove the files of a segment that nobody reads any more, or keep its store to be overwritten."""
         fs = self._directory.fs
         is_worth_keeping = segment.file.size() >= self._config.segment_bytes_max // 2
-        if is_worth_keeping and len(self._spares) < self._config.spare_segments_max:
+        if is_worth_keeping and len(self._appender.spares) < self._config.spare_segments_max:
             spare = self._directory.spare_path(segment.base_index)
             fs.rename(segment.store_path, spare)
         else:
@@ -420,7 +365,7 @@ class Writer:
         self._directory.remove_if_exists(segment.index_path)
         self._directory.sync()
         if spare is not None:
-            self._spares.append(spare)
+            self._appender.spares.append(spare)
 
     def replace(self, old: Segment, new: Segment) -> None:
         """Let readers use `new`, which holds the same entries, from now on. Files are the caller's work."""
@@ -430,10 +375,10 @@ class Writer:
     def truncate_suffix(self, end: int) -> int:
         """Forget every record at or above offset `end`; returns the bytes freed. Durable on return."""
         with self.maintenance(), self._exclusive():
-            layout, tail = self.layout, self._tail
-            if not layout.start <= end <= tail.offset:
-                raise OffsetOutOfRange(end, layout.start, tail.offset)
-            if end == tail.offset:
+            layout, log_end = self.layout, self._appender.active.end_offset
+            if not layout.start <= end <= log_end:
+                raise OffsetOutOfRange(end, layout.start, log_end)
+            if end == log_end:
                 return 0
             segment = layout.segments[layout.at_offset(end)]
             row = segment.index.find(end, segment.end_offset)
@@ -442,7 +387,7 @@ class Writer:
     def truncate_entries(self, index: int) -> int:
         """Forget entry `index` and all after it; returns the bytes freed. Durable on return."""
         with self.maintenance(), self._exclusive():
-            if index == self._tail.index:
+            if index == self.last_index + 1:
                 return 0
             segment = self.layout.at_index(index)
             row = index - segment.base_index
@@ -461,15 +406,18 @@ class Writer:
                 self._directory.fs.remove(later.store_path)
                 self._directory.remove_if_exists(later.index_path)
                 self._directory.sync()
-            active, tail = cut_segment(segment, row, end)
+            active = cut_segment(segment, row, end)
         except OSError as error:
-            raise self._poison(f"a truncation failed half way: {error}") from error
+            raise self._poison(
+                LogPoisoned(f"{self._directory.path}: a truncation failed half way: {error}")
+            ) from error
         self._unsynced = [one for one in self._unsynced if one in kept]
         self.layout = Layout.of((*kept, active))
-        self._become_active(active, tail)
-        self.durable_index = min(self.durable_index, tail.index - 1)
-        if self.configuration.entry_index >= tail.index:
-            self.configuration = find_configuration(active)
+        appender = self._appender
+        appender.durable_index = min(appender.durable_index, active.end_index - 1)
+        if appender.configuration.entry_index >= active.end_index:
+            appender.configuration = find_configuration(active)
+        appender.go_on_in(active)
         self._wake()
         return freed - active.file.size()
 
@@ -490,10 +438,19 @@ class Writer:
                 first = create_segment(self._directory, FIRST_SEGMENT)
                 first.file.sync()
             except OSError as error:
-                raise self._poison(f"a reset failed half way: {error}") from error
+                raise self._poison(
+                    LogPoisoned(f"{self._directory.path}: a reset failed half way: {error}")
+                ) from error
             self._unsynced = []
             self.layout = Layout.of((first,))
-            self.durable_index = 0
-            self.configuration = NO_CONFIGURATION
-            self._become_active(first, Tail.at_start(first.header))
+            self._appender.durable_index = 0
+            self._appender.configuration = NO_CONFIGURATION
+            self._appender.go_on_in(first)
             self._wake()
+
+
+def _first(outcomes: Outcomes) -> int:
+    outcome = outcomes[0]
+    if isinstance(outcome, LogError):
+        raise outcome
+    return outcome

@@ -1,0 +1,108 @@
+"""Work that is done for many callers at once: the first who comes does it for all who wait.
+
+No timer is needed to form groups: whoever comes while one group's fdatasync runs is in the next. A waiting
+caller sleeps on a lock of its own and is woken once, with its outcome or to lead the next group.
+
+`_leading` is held by whoever leads, and passed on without being released while others wait. The queue needs no
+lock: appending to a deque is atomic, and only the leader takes from it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Generic, TypeVar
+
+from logstore.errors import LogError
+
+Request = TypeVar("Request")
+Outcome = TypeVar("Outcome")
+
+
+class _Waiter(Generic[Request, Outcome]):
+    outcome: Outcome
+    error: Exception | None = None
+    is_served = False
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.sleep = threading.Lock()
+        self.sleep.acquire()
+
+
+class GroupCommit(Generic[Request, Outcome]):
+    """Serves requests in the order in which they came, by one thread at a time."""
+
+    def __init__(self, serve: Callable[[Sequence[Request]], Sequence[Outcome]]) -> None:
+        """`serve` returns an outcome for each request; an error that it raises goes to all of them."""
+        self._serve = serve
+        self._leading = threading.Lock()
+        self._queue: deque[_Waiter[Request, Outcome]] = deque()
+        self._loners = 0  # callers that wait in `alone`
+        self._expected = 0  # callers that are likely to come for the next group
+
+    def submit(self, request: Request) -> Outcome:
+        """What `serve` returned for this request, or raises what it raised."""
+        waiter: _Waiter[Request, Outcome] = _Waiter(request)
+        self._queue.append(waiter)
+        if not self._leading.acquire(blocking=False):
+            waiter.sleep.acquire()
+        if not waiter.is_served:
+            self._lead()
+        if waiter.error is not None:
+            raise waiter.error
+        return waiter.outcome
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Nothing is served while the context lasts."""
+        self._loners += 1
+        self._leading.acquire()
+        self._loners -= 1
+        try:
+            yield
+        finally:
+            self._hand_over()
+
+    def _lead(self) -> None:
+        self._let_others_come()
+        group = [self._queue.popleft() for _ in range(len(self._queue))]
+        try:
+            outcomes = self._serve([waiter.request for waiter in group])
+            for waiter, outcome in zip(group, outcomes, strict=True):
+                waiter.outcome = outcome
+        except Exception as error:  # each of the callers gets it
+            for waiter in group:
+                waiter.error = error
+        except BaseException:  # only the thread that it was meant for may see an interrupt
+            for waiter in group:
+                waiter.error = LogError(
+                    "interrupted while appending; the record may or may not be in the log"
+                )
+            raise
+        finally:
+            # The next group's sync should run while this one's callers wake up.
+            self._expected = (len(group) + len(self._queue)) // 2
+            self._hand_over()
+            for waiter in group:
+                waiter.is_served = True
+                waiter.sleep.release()
+
+    def _let_others_come(self) -> None:
+        """Give those who were just served the chance to be in this group: a sync for one serves one."""
+        while (waiting := len(self._queue)) < self._expected:
+            time.sleep(0)  # other threads run; nothing to wait for if none of them came
+            if len(self._queue) == waiting:
+                return
+
+    def _hand_over(self) -> None:
+        if self._queue and not self._loners:
+            self._queue[0].sleep.release()
+            return
+        self._leading.release()
+        # Somebody may have queued up just before that and gone to sleep.
+        if self._queue and self._leading.acquire(blocking=False):
+            self._queue[0].sleep.release()
