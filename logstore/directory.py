@@ -1,4 +1,4 @@
-"""The folder of one log: which files may be in it, and what they are called.
+"""The folder of one log: which files may be in it, what they are called, and what is remembered of them.
 
 Files are named by the entry index of the segment's first frame, in 20 digits:
 
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 INDEX_BYTES_MAX: Final = 128 * MIB  # indexes of sealed segments held in memory; the first loaded goes first
 
+VIEW_BYTES_MAX: Final = 64 * MIB  # value offsets of frames read from lately; all are forgotten at once
+VIEW_OVERHEAD_BYTES: Final = 400  # of Python objects, per frame
+
 _NAME: Final = re.compile(r"(\d{20})\.(store|index|spare)(\.tmp)?")
 
 
@@ -51,6 +54,8 @@ class Directory:
         self.fs = fs
         self.path = path
         self._loaded: deque[Segment] = deque()
+        self._with_views: set[Segment] = set()
+        self._view_bytes = 0
 
     def store_path(self, base_index: int) -> str:
         return f"{self.path}/{base_index:020d}.store"
@@ -95,3 +100,13 @@ class Directory:
             oldest = self._loaded.popleft()
             held -= oldest.index_bytes
             oldest.forget_index()
+
+    def note_view(self, segment: Segment, size: int) -> None:
+        """Bound the memory of the value offsets that segments keep."""
+        if self._view_bytes > VIEW_BYTES_MAX:
+            for one in self._with_views:
+                one.forget_views()
+            self._with_views = set()
+            self._view_bytes = 0
+        self._with_views.add(segment)
+        self._view_bytes += size + VIEW_OVERHEAD_BYTES

@@ -14,7 +14,8 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,7 +33,7 @@ class File(Protocol):
 
     path: str
 
-    def read(self, count: int, position: int) -> bytes:
+    def read(self, count: int, position: int, /) -> bytes:
         """Bytes from `position`, fewer than `count` only where the file ends."""
         ...
 
@@ -94,23 +95,15 @@ class FileSystem(Protocol):
 
 
 class OsFile:
-    __slots__ = ("_fd", "path")
+    """`read` is `os.pread` itself: one Python call less in the innermost loop of every reader."""
+
+    __slots__ = ("_fd", "path", "read")
 
     def __init__(self, path: str, flags: int) -> None:
         self._fd = -1
         self.path = path
         self._fd = os.open(path, flags | os.O_CLOEXEC, 0o644)
-
-    def read(self, count: int, position: int) -> bytes:
-        data = os.pread(self._fd, count, position)
-        if len(data) == count or not data:
-            return data
-        parts = [data]
-        while (missing := count - sum(map(len, parts))) and (
-            data := os.pread(self._fd, missing, position + count - missing)
-        ):
-            parts.append(data)
-        return b"".join(parts)
+        self.read: Callable[[int, int], bytes] = partial(os.pread, self._fd)
 
     def write(self, data: BytesLike, position: int) -> None:
         written = os.pwrite(self._fd, data, position)
@@ -142,6 +135,7 @@ class OsFile:
     def close(self) -> None:
         fd, self._fd = self._fd, -1
         if fd >= 0:
+            self.read = partial(os.pread, -1)
             os.close(fd)
 
     # A reader may hold a file that the log has already let go of; the descriptor goes with the last holder.

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from logstore.config import KIB, MIB
 from logstore.errors import CorruptLog, RecordCompacted
 from logstore.frame import FRAME_HEADER_BYTES, HOLE_MAGIC
-from logstore.segment import PLAIN, Segment
+from logstore.segment import PLAIN, UNKNOWN, Segment
 
-GAP_BYTES_MAX: Final = 32 * KIB  # reading so much in vain costs less than another read
-WINDOW_BYTES_MAX: Final = 4 * MIB  # one read; a longer frame is read alone
-ROUND_BYTES_MAX: Final = 64 * MIB  # held at once, besides the values that are returned
+WINDOW_BYTES_MAX: Final = MIB  # one read: small enough that the values are cut while they are in the cache
+SPARE_BYTES_MAX: Final = 16 * KIB  # reading so much in vain per value costs less than reading the value alone
+
+ALIKE_BYTES_MAX: Final = 1024  # values of one size up to this are copied by numpy, which takes half the time
 
 Int64s = NDArray[np.int64]
 
@@ -24,71 +28,67 @@ def gather(segment: Segment, offsets: Int64s, end: int) -> list[bytes]:
     index = segment.index
     count = index.count
     firsts = index.rows["offset"][:count].astype(np.int64)
-    positions = np.append(index.rows["position"][:count], segment.end_position).astype(np.int64)
     ends = np.append(firsts[1:], min(end, segment.end_offset))
+    positions = np.append(index.rows["position"][:count], segment.end_position).astype(np.int64)
 
     rows = firsts.searchsorted(offsets, "right") - 1
-    frames, first_of_frame = np.unique(rows, return_index=True)
-    how = np.array(
-        [index.verified[row] or segment.note_verified(segment.item(row)) for row in frames.tolist()]
-    )
-    sizes = positions[frames + 1] - positions[frames]
-    wanted = np.diff(np.append(first_of_frame, len(offsets)))  # values from each frame
-    is_dense = (how == PLAIN) & (sizes <= GAP_BYTES_MAX * wanted)
+    frames, first_wanted = np.unique(rows, return_index=True)
+    wanted_ends = np.append(first_wanted[1:], len(offsets))
+    how = _verify(segment, frames)
 
     values: list[bytes] = []
-    for start, stop in _runs(is_dense, sizes):
-        chosen = slice(first_of_frame[start], first_of_frame[start] + wanted[start:stop].sum())
-        if is_dense[start]:
-            values += _gather_dense(
-                segment, frames[start:stop], rows[chosen], offsets[chosen], firsts, ends, positions
-            )
-        elif how[start] == PLAIN:
+    for start, stop in _windows(positions[frames], positions[frames + 1], how):
+        chosen = slice(first_wanted[start], wanted_ends[stop - 1])
+        low, high = int(positions[frames[start]]), int(positions[frames[stop - 1] + 1])
+        if how[start] != PLAIN:
+            values += _pick(segment, int(frames[start]), offsets[chosen])
+        elif high - low > SPARE_BYTES_MAX * (chosen.stop - chosen.start):
             values += [segment.read(offset, end).value for offset in offsets[chosen].tolist()]
         else:
-            values += _pick(segment, int(frames[start]), offsets[chosen])
+            of_row = rows[chosen]
+            columns = positions[of_row] + (FRAME_HEADER_BYTES - low)
+            counts = ends[of_row] - firsts[of_row]
+            values += _cut(segment, low, high, columns, offsets[chosen] - firsts[of_row], counts)
     return values
 
 
-def _runs(is_dense: NDArray[np.bool_], sizes: Int64s) -> list[tuple[int, int]]:
-    """Neighbouring dense frames together, up to ROUND_BYTES_MAX; every other frame alone."""
-    rounds = np.cumsum(sizes) // ROUND_BYTES_MAX
-    joins = is_dense[1:] & is_dense[:-1] & (rounds[1:] == rounds[:-1])
-    starts = np.append(0, np.flatnonzero(~joins) + 1)
-    return list(zip(starts.tolist(), [*starts[1:].tolist(), len(sizes)], strict=True))
+def _verify(segment: Segment, frames: Int64s) -> NDArray[np.uint8]:
+    """How the records of each frame can be read; frames that were not seen yet are verified."""
+    how = np.frombuffer(segment.index.verified, np.uint8)[frames]
+    for place in np.flatnonzero(how == UNKNOWN).tolist():
+        how[place] = segment.note_verified(segment.item(int(frames[place])))
+    return how
 
 
-def _gather_dense(
-    segment: Segment,
-    frames: Int64s,
-    rows: Int64s,
-    offsets: Int64s,
-    firsts: Int64s,
-    ends: Int64s,
-    positions: Int64s,
+def _windows(starts: Int64s, stops: Int64s, how: NDArray[np.uint8]) -> Iterator[tuple[int, int]]:
+    """Neighbouring plain frames that are worth one read together; every other frame alone."""
+    number = (starts - starts[0]) // WINDOW_BYTES_MAX
+    is_far = starts[1:] - stops[:-1] > SPARE_BYTES_MAX
+    is_first = is_far | (number[1:] != number[:-1]) | (how[1:] != PLAIN) | (how[:-1] != PLAIN)
+    bounds = [0, *(np.flatnonzero(is_first) + 1).tolist(), len(starts)]
+    return pairwise(bounds)
+
+
+def _cut(
+    segment: Segment, low: int, high: int, columns: Int64s, numbers: Int64s, counts: Int64s
 ) -> list[bytes]:
-    """Values of frames that are read whole, many in one read."""
-    starts, stops = positions[frames], positions[frames + 1]
-    windows = (starts - starts[0]) // WINDOW_BYTES_MAX
-    is_new = np.append(True, (starts[1:] - stops[:-1] > GAP_BYTES_MAX) | (windows[1:] != windows[:-1]))
-    heads = np.flatnonzero(is_new)
-    begin, until = starts[heads], stops[np.append(heads[1:] - 1, len(frames) - 1)]
-    data = b"".join(
-        [segment.file.read(b - a, a) for a, b in zip(begin.tolist(), until.tolist(), strict=True)]
-    )
-    if len(data) != (until - begin).sum():
-        raise CorruptLog(segment.store_path, int(starts[0]), "the file is shorter than when it was verified")
+    """Values out of plain frames in low..high of the store.
 
-    # Where the bytes at a position of the store lie in data.
-    window_at = np.append(0, np.cumsum(until - begin)[:-1]) - begin
-    shift = window_at[np.cumsum(is_new) - 1][frames.searchsorted(rows)]
-    columns = positions[rows] + FRAME_HEADER_BYTES + shift
-    numbers = offsets - firsts[rows]
+    Of each value: where the frame's offset column is from `low`, its number in the frame, the frame's count.
+    """
+    data = segment.file.read(high - low, low)
+    if len(data) != high - low:
+        raise CorruptLog(segment.store_path, low, "the file is shorter than when it was verified")
     words = np.frombuffer(data, "<u4")
-    pairs = columns // 4 + numbers
-    values_at = columns + ((4 * (ends[rows] - firsts[rows]) + 11) & ~7)
-    lows, highs = values_at + words[pairs], values_at + words[pairs + 1]
-    return [data[low:high] for low, high in zip(lows.tolist(), highs.tolist(), strict=True)]
+    pairs = (columns >> 2) + numbers
+    values_at = columns + ((4 * counts + 11) & ~7)
+    starts, stops = values_at + words[pairs], values_at + words[pairs + 1]
+    size = int(stops[0] - starts[0])
+    if 0 < size <= ALIKE_BYTES_MAX and (stops - starts == size).all():
+        alike = sliding_window_view(np.frombuffer(data, np.uint8), size)[starts]
+        values: list[bytes] = alike.view(f"V{size}").ravel().tolist()
+        return values
+    return [data[start:stop] for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)]
 
 
 def _pick(segment: Segment, row: int, offsets: Int64s) -> list[bytes]:

@@ -124,16 +124,23 @@ class Index:
         self.count = count
         self.verified[count:] = bytes(self.capacity - count)
 
-    def find(self, offset: int, end: int) -> int:
-        """The row of the frame that holds `offset`, in a segment whose records end before `end`."""
-        count, words = self.count, self.words
+    def find(self, offset: int, end: int) -> tuple[int, int, int]:
+        """(row, first offset, end offset) of the frame that holds `offset`, if records end before `end`.
+
+        The frame of the last row ends at `end`: rows that were added since the caller saw that end do not count.
+        """
+        count, words = self.count, self.words  # in this order; see the class
         first = words[8]
-        # Frames are mostly alike, so proportion mostly finds the row; a row is four words, behind eight.
+        # Frames are mostly alike, so proportion mostly finds the row. A row is four words, behind eight.
         row = (offset - first) * count // (end - first)
         at = 8 + 4 * row
-        if words[at] <= offset and (row + 1 == count or offset < words[at + 4]):
-            return row
-        return int(self.rows["offset"][:count].searchsorted(offset, "right")) - 1
+        if row < count and words[at] <= offset:
+            frame_end = words[at + 4] if row + 1 < count else end
+            if offset < frame_end:
+                return row, words[at], frame_end
+        row = int(self.rows["offset"][:count].searchsorted(offset, "right")) - 1
+        at = 8 + 4 * row
+        return row, words[at], words[at + 4] if row + 1 < count else end
 
     def offset(self, row: int) -> int:
         return self.words[8 + 4 * row]

@@ -7,6 +7,7 @@ import io
 import os
 import threading
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain
@@ -23,7 +24,7 @@ from logstore.config import MIB, Config
 from logstore.cursor import Cursor, View, at_one_epoch
 from logstore.directory import Directory
 from logstore.encode import check_payload, encode_batch, encode_entry, encode_value
-from logstore.errors import LogClosed, LogReadOnly, NoLog
+from logstore.errors import LogClosed, LogError, LogReadOnly, NoLog, OffsetOutOfRange
 from logstore.filesystem import FileSystem, Lock, OsFileSystem
 from logstore.follower import Follower
 from logstore.frame import Kind, Payload
@@ -245,8 +246,22 @@ class Log:
 
     def read(self, offset: int) -> Record:
         """The record; OffsetOutOfRange, RecordCompacted, or CorruptLog if its bytes are damaged."""
-        self._require_open()
-        return reading.read_one(self._view, offset)
+        view = self._view
+        while True:
+            epoch, end, layout = view.epoch, view.end, view.layout
+            base_offsets = layout.base_offsets
+            if not base_offsets[0] <= offset < end or view.is_closed:
+                self._require_open()
+                raise OffsetOutOfRange(offset, layout.start, end)
+            segment = layout.segments[bisect_right(base_offsets, offset) - 1]
+            try:
+                record = segment.read(offset, end)
+            except (LogError, OSError):
+                if view.epoch == epoch:
+                    raise
+            else:
+                if view.epoch == epoch:  # see `cursor`
+                    return record
 
     def read_many(self, offsets: ArrayLike) -> list[bytes]:
         """The values at these offsets, in their order. Errors as `read`."""

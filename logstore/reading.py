@@ -15,23 +15,7 @@ from logstore.cursor import Cursor, View, at_one_epoch
 from logstore.errors import IndexOutOfRange, LogError, OffsetOutOfRange
 from logstore.frame import Kind
 from logstore.gather import gather
-from logstore.record import Record
 from logstore.walk import Item
-
-
-def read_one(view: View, offset: int) -> Record:
-    while True:
-        epoch, end, layout = view.epoch, view.end, view.layout
-        if not layout.start <= offset < end:
-            raise OffsetOutOfRange(offset, layout.start, end)
-        try:
-            record = layout.segments[layout.at_offset(offset)].read(offset, end)
-        except (LogError, OSError):
-            if view.epoch == epoch:
-                raise
-        else:
-            if view.epoch == epoch:
-                return record
 
 
 def read_many(view: View, offsets: NDArray[np.int64]) -> list[bytes]:
@@ -39,15 +23,14 @@ def read_many(view: View, offsets: NDArray[np.int64]) -> list[bytes]:
     if not len(offsets):
         return []
     is_sorted = bool((offsets[1:] >= offsets[:-1]).all())
-    order = None if is_sorted else offsets.argsort(kind="stable")
+    order = None if is_sorted else offsets.argsort()
     ascending = offsets if order is None else offsets[order]
     found = at_one_epoch(view, lambda: _gather_all(view, ascending))
     if order is None:
         return found
-    values = [b""] * len(found)
-    for place, value in zip(order.tolist(), found, strict=True):
-        values[place] = value
-    return values
+    values = np.empty(len(found), object)
+    values[order] = found
+    return values.tolist()
 
 
 def _gather_all(view: View, offsets: NDArray[np.int64]) -> list[bytes]:
@@ -92,7 +75,7 @@ def _block_before(view: View, start: int, end: int, read_bytes: int) -> tuple[in
         raise OffsetOutOfRange(end - 1, layout.start, view.end)
     segment = layout.segments[layout.at_offset(end - 1)]
     index = segment.index
-    last = index.find(end - 1, segment.end_offset)
+    last = index.find(end - 1, segment.end_offset)[0]
     positions = index.rows["position"][: last + 1]
     first = int(positions.searchsorted(max(index.position(last) - read_bytes, 0), "left"))
     walk = segment.walk(segment.base_index + first, read_bytes=read_bytes)

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from functools import partial
 from struct import Struct
-from typing import Final
+from struct import error as StructError
+from typing import Any, Final
 
 import numpy as np
 
+from logstore.config import KIB, MIB
 from logstore.directory import Directory
 from logstore.errors import CorruptLog, RecordCompacted
 from logstore.filesystem import File
@@ -31,7 +34,13 @@ from logstore.index import ROW, Index, SavedIndex, load_index, pack_index, read_
 from logstore.record import Record
 from logstore.walk import READ_BYTES, Item, Tail, Walk
 
-_PAIR: Final = Struct("<II")
+_unpack_pair: Final = Struct("<II").unpack_from
+_new_record: Final[Callable[[tuple[Any, ...]], Record]] = partial(tuple.__new__, Record)
+
+SMALL_FRAME_BYTES_MAX: Final = 4 * KIB  # such frames are read whole, because two reads would cost more
+
+# Of a plain frame: first offset, value offsets u32[n + 1], position of the values, append time, term.
+_View = tuple[int, memoryview, int, int, int]
 
 # Index.verified: what was seen of a frame since the log was opened.
 UNKNOWN: Final = 0
@@ -44,7 +53,7 @@ def new_segment_id() -> int:
 
 
 class Segment:
-    __slots__ = ("_index", "directory", "file", "header", "is_sealed", "tail")
+    __slots__ = ("_index", "_views", "directory", "file", "header", "is_sealed", "tail")
 
     tail: Tail  # behind its last frame; of a sealed one the position is known once the index is loaded
     is_sealed: bool
@@ -53,6 +62,7 @@ class Segment:
         self, directory: Directory, header: SegmentHeader, file: File, tail: Tail | None = None
     ) -> None:
         self._index: Index | None = None
+        self._views: dict[int, _View] = {}  # by row, of large plain frames that were read from lately
         self.directory = directory
         self.header = header
         self.file = file
@@ -126,6 +136,7 @@ class Segment:
         """Free the memory of a sealed segment's index; its next use loads it again."""
         if self.is_sealed:
             self._index = None
+            self._views = {}
 
     def saved_index(self) -> SavedIndex | None:
         """What the saved index says of this store; None unless it belongs to it."""
@@ -193,7 +204,7 @@ class Segment:
         end = self.end_offset  # taken before the index's count: the writer moves it after
         index = self.index
         if offset < end:
-            row = index.find(offset, end)
+            row = index.find(offset, end)[0]
         else:
             row = max(
                 index.count - 1, 0
@@ -257,32 +268,55 @@ class Segment:
 
     def read(self, offset: int, end: int) -> Record:
         """The record at `offset`, of a frame that ends at or before `end`."""
-        index = self.index
-        end = min(end, self.end_offset)
-        row = index.find(offset, end)
-        how = index.verified[row]
-        if how == UNKNOWN:
-            how = self.note_verified(self.item(row))
-        if how == OTHER:
-            return self._read_other(row, offset)
-        rows, words = index.count, index.words
-        at = 8 + 4 * row
-        first, position = words[at], words[at + 1]
-        # The frame of the last row ends where the caller saw the log end.
-        count = (words[at + 4] if row + 1 < rows else end) - first
-        columns = position + FRAME_HEADER_BYTES
-        pair = self.file.read(8, columns + 4 * (offset - first))
-        start, stop = _PAIR.unpack(pair) if len(pair) == 8 else (0, -1)
-        value = (
-            self.file.read(stop - start, columns + ((4 * count + 11) & ~7) + start) if start <= stop else b""
-        )
-        if len(value) != stop - start:
-            raise CorruptLog(
-                self.store_path, position, "changed since it was verified", entry=None, offset=offset
-            )
-        return tuple.__new__(Record, (offset, value, b"", words[at + 3], (), words[at + 2]))
+        index = self._index
+        if index is not None:
+            first = self.header.base_offset
+            view = self._views.get(
+                (offset - first) * index.count // (self.tail[2] - first)
+            )  # as in Index.find
+            if view is not None:
+                frame_first, ends, values_at, time, term = view
+                number = offset - frame_first
+                if 0 <= number < len(ends) - 1:
+                    start = ends[number]
+                    size = ends[number + 1] - start
+                    value = self.file.read(size, values_at + start)
+                    if len(value) == size:
+                        return _new_record((offset, value, b"", time, (), term))
+        return self._look_up(offset, end)
 
-    def _read_other(self, row: int, offset: int) -> Record:
+    def _look_up(self, offset: int, end: int) -> Record:
+        """`read` for a frame that was not read from lately."""
+        index = self.index
+        row, first, frame_end = index.find(offset, min(end, self.end_offset))
+        how = index.verified[row] or self.note_verified(self.item(row))
+        if how == OTHER:
+            return self._read_decoded(row, offset)
+        position, count = index.position(row), frame_end - first
+        columns = position + FRAME_HEADER_BYTES
+        values_at = columns + ((4 * count + 11) & ~7)
+        frame_stop = index.position(row + 1) if row + 1 < index.count else self.end_position
+        try:
+            if frame_stop - position <= SMALL_FRAME_BYTES_MAX:
+                data = self.file.read(frame_stop - columns, columns)
+                start, stop = _unpack_pair(data, 4 * (offset - first))
+                value = data[values_at - columns + start : values_at - columns + stop]
+            else:
+                ends = memoryview(self.file.read(4 * (count + 1), columns)).cast("I")
+                start, stop = ends[offset - first], ends[offset - first + 1]
+                value = self.file.read(stop - start, values_at + start)
+                self._views[row] = (first, ends, values_at, index.time(row), index.term(row))
+                self.directory.note_view(self, ends.nbytes)
+            if len(value) == stop - start:
+                return _new_record((offset, value, b"", index.time(row), (), index.term(row)))
+        except (StructError, ValueError, IndexError):  # too few bytes; an end before its start
+            pass
+        raise CorruptLog(self.store_path, position, "it changed since it was verified", offset=offset)
+
+    def forget_views(self) -> None:
+        self._views = {}
+
+    def _read_decoded(self, row: int, offset: int) -> Record:
         item = self.item(row)
         if item.magic == HOLE_MAGIC:
             raise RecordCompacted(offset, "it was damaged, and repair gave it up")

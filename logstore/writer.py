@@ -381,7 +381,7 @@ class Writer:
             if end == log_end:
                 return 0
             segment = layout.segments[layout.at_offset(end)]
-            row = segment.index.find(end, segment.end_offset)
+            row = segment.index.find(end, segment.end_offset)[0]
             return self._cut(segment, row, end)
 
     def truncate_entries(self, index: int) -> int:
