@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from logstore.checksum import crc32c
 from logstore.column import BytesColumn, UInt32s, ascending_from_zero, decode_headers
 from logstore.config import Compression, Config
-from logstore.encode import DEFAULTS, Values, encode_batch
-from logstore.errors import BatchTooLarge, CorruptBatch, EmptyBatch, RecordTooLarge
+from logstore.encode import DEFAULTS, Values, check_record_sizes, encode_batch
+from logstore.errors import BatchTooLarge, CorruptBatch, EmptyBatch
 from logstore.frame import (
     BODY_CRC_START,
     COMPACTED_HEADER_BYTES,
@@ -329,5 +329,4 @@ def _check_columns(header: FrameHeader, data: bytes, config: Config) -> None:
             end += int(offsets[-1])
     if not valid or not end <= len(data) < end + 8:
         raise CorruptBatch("a batch has columns that do not ascend, or that end elsewhere than its bytes")
-    if int(sizes.max()) > config.record_bytes_max:
-        raise RecordTooLarge(int(sizes.max()), config.record_bytes_max)
+    check_record_sizes(sizes, config)

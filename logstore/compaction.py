@@ -16,8 +16,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
-import numpy as np
-
 from logstore.batch import RecordBatch
 from logstore.config import BATCH_BYTES_LIMIT, Config
 from logstore.encode import encode_remaining
@@ -29,9 +27,9 @@ from logstore.frame import (
     pack_segment_header,
     parse_frame_header,
 )
-from logstore.index import ROW, Index
+from logstore.index import Index
 from logstore.record import Record
-from logstore.segment import Segment, index_rows, new_segment_id
+from logstore.segment import Segment, all_rows, new_segment_id
 from logstore.walk import Item, Tail, Walk
 from logstore.writer import Writer
 
@@ -181,7 +179,7 @@ def rewrite_segment(segment: Segment, items: Iterable[bytes]) -> Segment:
     file.sync()
 
     walk = Walk(file, Tail.at_start(header), segment_id=header.segment_id)
-    rows = np.array([row for item in walk for row in index_rows(item)], ROW)
+    rows = all_rows(walk)
     if walk.tail != segment.tail._replace(position=position):
         raise LogError(
             f"{segment.store_path}: rewriting it went wrong at {walk.tail}: {walk.stopped}; it stays as it was"

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import Final, Protocol, TypeVar
 
 from logstore.errors import CorruptLog, OffsetOutOfRange
-from logstore.frame import Kind
 from logstore.layout import Layout
+from logstore.run import Run
 from logstore.segment import Segment
 from logstore.walk import READ_BYTES, Item, Walk
 from logstore.writer import CUTS_MAX, Cut
@@ -59,29 +59,36 @@ class Cursor:
         self._walk: Walk | None = None
         self._require_in_range()
 
-    def next(self, end: int = FOREVER) -> Item | None:
-        """The next frame with records, verified, if it starts before `end`; None at the end of the log."""
+    def next(self, end: int = FOREVER) -> Run | Item | None:
+        """The next frames with records, verified, that start before `end`; None at the end of the log."""
         while self.offset < min(end, self._view.end) or self._view.epoch != self._epoch:
             try:
                 if self._walk is None or self._view.epoch != self._epoch:
                     self._seek()
-                    continue
-                item = self._step()
+                else:
+                    found = self._step(min(end, self._view.end))
+                    if found is not None and found.end_offset > self.offset:
+                        self.offset = found.end_offset
+                        return found
             except _EpochMoved:
-                continue
-            if item is not None and item.end_offset > self.offset:
-                self.offset = item.end_offset
-                if item.has_records:  # what repair gave up is skipped, as what was compacted away
-                    return item
+                pass
         return None
 
-    def _step(self) -> Item | None:
+    def _step(self, end: int) -> Run | Item | None:
+        """What comes next in the segment, None if that has to be looked for."""
         walk, segment = self._walk, self._segment
         assert walk is not None and segment is not None
+        run = walk.run()
+        if run is not None:
+            segment.note_run_verified(run)
+            if run.end_offset <= end:
+                return run
+            self._walk = None  # it went too far
+            return run.before(end)
         item = walk.next()
         if item is not None and not item.damage:
             segment.note_verified(item)
-            return item if item.kind == Kind.RECORDS else None
+            return item
         self._require_same_epoch()
         if item is not None:
             raise segment.damaged(walk, item)

@@ -67,48 +67,57 @@ def encode_batch(
     count = len(values)
     if not count:
         raise EmptyBatch
-    sections, columns, strings = _columns(values)
-    sizes = sum((string.sizes for string in strings[1:]), strings[0].sizes)
-    if (largest := int(sizes.max())) > config.record_bytes_max:
-        raise RecordTooLarge(largest, config.record_bytes_max)
-    raw_size = FRAME_HEADER_BYTES + sum(map(len, columns)) + sum(len(string.data) for string in strings)
+    try:
+        packed = pack_strings(values)
+        sections, columns, others = 0, _padded(packed.offsets), b""
+        if len(packed.data) > config.record_bytes_max:
+            check_record_sizes(packed.sizes, config)
+    except TypeError:  # some are Records; what is neither fails again there
+        packed, sections, columns, others = _pack_records(values, config)
+    raw_size = FRAME_HEADER_BYTES + len(columns) + len(packed.data) + len(others)
     if raw_size > config.batch_bytes_max:
         raise BatchTooLarge(raw_size, config.batch_bytes_max)
 
-    data, others = strings[0].data, b"".join([string.data for string in strings[1:]])
-    stored, codec = _compress(data, config.compression)
+    data, codec = _compress(packed.data, config.compression)
     fixed = PRODUCER.pack(
-        producer_id, first_sequence, producer_epoch, count, len(stored), len(data), sections, codec, 0, 0
+        producer_id, first_sequence, producer_epoch, count, len(data), len(packed.data), sections, codec, 0, 0
     )
-    head = b"".join((fixed, *columns))
-    tail = others + PADDING[(len(stored) + len(others)) & 7]
-    crc = crc32c(crc32c(crc32c(0, head), stored), tail)
-    return Payload((head, stored, tail), len(head) + len(stored) + len(tail), crc, count)
+    head = fixed + columns
+    tail = others + PADDING[(len(data) + len(others)) & 7]
+    crc = crc32c(crc32c(crc32c(0, head), data), tail)
+    return Payload((head, data, tail), len(head) + len(data) + len(tail), crc, count)
 
 
-def _columns(values: Values) -> tuple[int, list[bytes], list[PackedStrings]]:
-    """(sections, the columns of fixed width with their padding, the strings: values, keys, headers)."""
-    try:
-        packed = pack_strings(values)
-        return 0, [_padded(packed.offsets)], [packed]
-    except TypeError:  # some are Records; what is neither fails again below
-        records = [value if isinstance(value, Record) else Record(_bytes_of(value)) for value in values]
+def _pack_records(values: Values, config: Config) -> tuple[PackedStrings, int, bytes, bytes]:
+    """(values, sections, the columns of fixed width with their padding, the bytes of keys and headers)."""
+    records = [value if isinstance(value, Record) else Record(_bytes_of(value)) for value in values]
     packed = pack_strings([record.value for record in records])
-    sections, columns, strings = 0, [_padded(packed.offsets)], [packed]
+    sizes = packed.sizes
+    columns, sections, others = [_padded(packed.offsets)], 0, b""
     if any(record.key for record in records):
         keys = pack_strings([record.key for record in records])
-        sections |= Section.KEYS
+        sizes += keys.sizes
         columns.append(_padded(keys.offsets))
-        strings.append(keys)
+        sections |= Section.KEYS
+        others += keys.data
     if any(record.timestamp for record in records):
-        sections |= Section.TIMES
         columns.append(_padded(np.array([record.timestamp for record in records], "<i8")))
+        sections |= Section.TIMES
     if any(record.headers for record in records):
         headers = pack_strings([encode_headers(record.headers) for record in records])
-        sections |= Section.HEADERS
+        sizes += headers.sizes
         columns.append(_padded(headers.offsets))
-        strings.append(headers)
-    return sections, columns, strings
+        sections |= Section.HEADERS
+        others += headers.data
+    check_record_sizes(sizes, config)
+    return packed, sections, b"".join(columns), others
+
+
+def check_record_sizes(sizes: NDArray[np.int64], config: Config) -> None:
+    """Raise RecordTooLarge for the largest if it is."""
+    largest = int(sizes.max())
+    if largest > config.record_bytes_max:
+        raise RecordTooLarge(largest, config.record_bytes_max)
 
 
 def _padded(column: NDArray[Any]) -> bytes:

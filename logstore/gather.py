@@ -7,18 +7,18 @@ from itertools import pairwise
 from typing import Final
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from logstore.column import cut_strings
 from logstore.config import KIB, MIB
 from logstore.errors import CorruptLog, RecordCompacted
 from logstore.frame import FRAME_HEADER_BYTES, HOLE_MAGIC
 from logstore.segment import PLAIN, UNKNOWN, Segment
 
 WINDOW_BYTES_MAX: Final = MIB  # one read: small enough that the values are cut while they are in the cache
-SPARE_BYTES_MAX: Final = 16 * KIB  # reading so much in vain per value costs less than reading the value alone
+GAP_BYTES_MAX: Final = 32 * KIB  # reading so much in vain costs less than another read
+DENSE_VALUES_MIN: Final = 16  # fewer values are read sooner one by one than vectorised
 
-ALIKE_BYTES_MAX: Final = 1024  # values of one size up to this are copied by numpy, which takes half the time
 
 Int64s = NDArray[np.int64]
 
@@ -37,18 +37,20 @@ def gather(segment: Segment, offsets: Int64s, end: int) -> list[bytes]:
     how = _verify(segment, frames)
 
     values: list[bytes] = []
-    for start, stop in _windows(positions[frames], positions[frames + 1], how):
-        chosen = slice(first_wanted[start], wanted_ends[stop - 1])
-        low, high = int(positions[frames[start]]), int(positions[frames[stop - 1] + 1])
-        if how[start] != PLAIN:
-            values += _pick(segment, int(frames[start]), offsets[chosen])
-        elif high - low > SPARE_BYTES_MAX * (chosen.stop - chosen.start):
-            values += [segment.read(offset, end).value for offset in offsets[chosen].tolist()]
-        else:
+    for start, stop, is_dense in _windows(
+        positions[frames], positions[frames + 1], how, wanted_ends - first_wanted
+    ):
+        chosen = slice(int(first_wanted[start]), int(wanted_ends[stop - 1]))
+        if is_dense:
+            low, high = int(positions[frames[start]]), int(positions[frames[stop - 1] + 1])
             of_row = rows[chosen]
             columns = positions[of_row] + (FRAME_HEADER_BYTES - low)
             counts = ends[of_row] - firsts[of_row]
             values += _cut(segment, low, high, columns, offsets[chosen] - firsts[of_row], counts)
+        elif how[start] == PLAIN:
+            values += [segment.read(offset, end).value for offset in offsets[chosen].tolist()]
+        else:
+            values += _pick(segment, int(frames[start]), offsets[chosen])
     return values
 
 
@@ -60,13 +62,29 @@ def _verify(segment: Segment, frames: Int64s) -> NDArray[np.uint8]:
     return how
 
 
-def _windows(starts: Int64s, stops: Int64s, how: NDArray[np.uint8]) -> Iterator[tuple[int, int]]:
-    """Neighbouring plain frames that are worth one read together; every other frame alone."""
+def _windows(
+    starts: Int64s, stops: Int64s, how: NDArray[np.uint8], wanted: Int64s
+) -> Iterator[tuple[int, int, bool]]:
+    """Frames to be treated alike, as (first, end, is dense).
+
+    Dense ones are plain, lie near each other and are read at once; the others are plain ones that are not, whose
+    values are read one by one, and single frames that have to be decoded.
+    """
+    is_plain = how == PLAIN
     number = (starts - starts[0]) // WINDOW_BYTES_MAX
-    is_far = starts[1:] - stops[:-1] > SPARE_BYTES_MAX
-    is_first = is_far | (number[1:] != number[:-1]) | (how[1:] != PLAIN) | (how[:-1] != PLAIN)
-    bounds = [0, *(np.flatnonzero(is_first) + 1).tolist(), len(starts)]
-    return pairwise(bounds)
+    is_apart = (starts[1:] - stops[:-1] > GAP_BYTES_MAX) | (number[1:] != number[:-1])
+    is_dense = is_plain & (stops - starts <= WINDOW_BYTES_MAX)
+
+    def first_ones() -> NDArray[np.intp]:
+        differs = (is_dense[1:] != is_dense[:-1]) | ~is_plain[1:] | ~is_plain[:-1]
+        return np.append(0, np.flatnonzero(differs | (is_dense[1:] & is_apart)) + 1)
+
+    firsts = first_ones()
+    is_dense &= np.repeat(
+        np.add.reduceat(wanted, firsts) >= DENSE_VALUES_MIN, np.diff(firsts, append=len(starts))
+    )
+    bounds = [*first_ones().tolist(), len(starts)]
+    return ((start, stop, bool(is_dense[start])) for start, stop in pairwise(bounds))
 
 
 def _cut(
@@ -82,13 +100,7 @@ def _cut(
     words = np.frombuffer(data, "<u4")
     pairs = (columns >> 2) + numbers
     values_at = columns + ((4 * counts + 11) & ~7)
-    starts, stops = values_at + words[pairs], values_at + words[pairs + 1]
-    size = int(stops[0] - starts[0])
-    if 0 < size <= ALIKE_BYTES_MAX and (stops - starts == size).all():
-        alike = sliding_window_view(np.frombuffer(data, np.uint8), size)[starts]
-        values: list[bytes] = alike.view(f"V{size}").ravel().tolist()
-        return values
-    return [data[start:stop] for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)]
+    return cut_strings(data, values_at + words[pairs], values_at + words[pairs + 1])
 
 
 def _pick(segment: Segment, row: int, offsets: Int64s) -> list[bytes]:

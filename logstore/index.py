@@ -10,7 +10,6 @@ read, checked and kept in memory while it is in use.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from struct import Struct
 from typing import Any, Final, Protocol
 
@@ -99,11 +98,6 @@ class Index:
         """Set the row behind the last, or once more after an interrupted append; `reserve` made room for it."""
         _ROW.pack_into(self._buffer, HEADER_BYTES + ROW_BYTES * row, offset, position, term, time)
         self.count = row + 1
-
-    def add(self, rows: Sequence[tuple[int, int, int, int]]) -> None:
-        self.reserve(len(rows))
-        for row in rows:
-            self.put(self.count, *row)
 
     def extend(self, rows: NDArray[np.void]) -> None:
         self.reserve(len(rows))

@@ -276,9 +276,9 @@ class Log:
         Memory stays at about `bytes_max` and one batch. Raises OffsetOutOfRange at once if `start` is not in the
         log, and later if the next record is truncated away.
         """
-        if not reverse:
-            return chain.from_iterable(self.batches(start, end, bytes_max=bytes_max))
         start, end = self._range(start, end)
+        if not reverse:
+            return reading.records(Cursor(self._view, start, read_bytes=bytes_max), end)
         backwards = reading.batches_backwards(self._view, start, end, bytes_max)
         return chain.from_iterable(reversed(list(batch)) for batch in backwards)
 

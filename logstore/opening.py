@@ -150,7 +150,7 @@ def _open_sealed(directory: Directory, bases: list[int], surveys: list[Survey]) 
 def _open_surveyed(directory: Directory, found: Survey) -> Segment:
     assert found.header is not None
     segment = Segment(directory, found.header, found.file, found.tail)
-    segment.index = Index.in_memory(np.array(found.rows, ROW))
+    segment.index = Index.in_memory(found.rows)
     for place, _ in found.breaks:
         log.error(
             "damaged frame path=%s position=%d entry=%d offset=%d; reading it raises CorruptLog",

@@ -57,5 +57,5 @@ class ReadOnlyView:
         for item in walk:
             if item.damage:  # its header is there already, its body not yet
                 return
-            segment.index.add(index_rows(item))
+            segment.index.extend(index_rows(item))
             segment.tail = walk.tail

@@ -15,6 +15,7 @@ from logstore.cursor import Cursor, View, at_one_epoch
 from logstore.errors import IndexOutOfRange, LogError, OffsetOutOfRange
 from logstore.frame import Kind
 from logstore.gather import gather
+from logstore.record import Record
 from logstore.walk import Item
 
 
@@ -47,14 +48,15 @@ def _gather_all(view: View, offsets: NDArray[np.int64]) -> list[bytes]:
 
 
 def batches(cursor: Cursor, end: int) -> Iterator[RecordBatch]:
-    while True:
-        start = cursor.offset
-        item = cursor.next(end)
-        if item is None:
-            return
-        batch = item.batch().between(start, end)
-        if len(batch):
-            yield batch
+    start = cursor.offset
+    while (found := cursor.next(end)) is not None:
+        yield from found.batches(start, end)
+
+
+def records(cursor: Cursor, end: int) -> Iterator[Record]:
+    start = cursor.offset
+    while (found := cursor.next(end)) is not None:
+        yield from found.records(start, end)
 
 
 def batches_backwards(view: View, start: int, end: int, read_bytes: int) -> Iterator[RecordBatch]:
@@ -91,31 +93,30 @@ def _block_before(view: View, start: int, end: int, read_bytes: int) -> tuple[in
     raise segment.damaged(walk, None)
 
 
-def frames(cursor: Cursor, end: int, bytes_max: int) -> Iterator[Frames]:
-    """Whole frames as bytes, as many at a time as fit `bytes_max`, at least one."""
-    held: list[Item] = []
-    held_bytes = 0
-    while (item := cursor.next(end)) is not None:
-        if held and held_bytes + item.length > bytes_max:
-            yield _joined(held)
-            held, held_bytes = [], 0
-        held.append(item)
-        held_bytes += item.length
-    if held:
-        yield _joined(held)
-
-
 class Frames(NamedTuple):
-    """Frames of records first..end-1, back to back."""
+    """Frames with the records first..end-1, back to back."""
 
     first_offset: int
     end_offset: int
     data: bytes
 
 
-def _joined(items: list[Item]) -> Frames:
-    data = items[0].data() if len(items) == 1 else b"".join([item.data() for item in items])
-    return Frames(items[0].offset, items[-1].end_offset, data)
+def frames(cursor: Cursor, end: int, bytes_max: int) -> Iterator[Frames]:
+    """Whole frames as bytes, as many at a time as fit `bytes_max`, at least one."""
+    start = cursor.offset
+    held: list[bytes] = []
+    held_bytes = first = last = 0
+    while (found := cursor.next(end)) is not None:
+        for offset, offset_end, data in found.frames(start, end):
+            if held and held_bytes + len(data) > bytes_max:
+                yield Frames(first, last, b"".join(held))
+                held, held_bytes = [], 0
+            first = first if held else offset
+            last = offset_end
+            held.append(data)
+            held_bytes += len(data)
+    if held:
+        yield Frames(first, last, b"".join(held))
 
 
 def offset_at(view: View, time: int) -> int:

@@ -18,6 +18,7 @@ from enum import Enum
 from typing import Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from logstore.config import MIB
 from logstore.directory import Directory
@@ -36,6 +37,7 @@ from logstore.frame import (
     parse_mark,
     parse_segment_header,
 )
+from logstore.index import ROW
 from logstore.segment import index_rows
 from logstore.walk import Tail, Walk
 
@@ -93,7 +95,7 @@ class Survey:
     file: File
     header: SegmentHeader | None
     tail: Tail  # behind the last whole frame; the start if there is none
-    rows: list[tuple[int, int, int, int]] = field(default_factory=list)
+    rows: NDArray[np.void] = field(default_factory=lambda: np.empty(0, ROW))  # of the index
     breaks: list[tuple[Tail, int]] = field(
         default_factory=list
     )  # before each damaged body: place, rows so far
@@ -106,7 +108,7 @@ class Survey:
         """Count the frame at `place` and all behind it as damaged."""
         self.present_end = max(self.present_end, self.tail.position)
         self.tail, rows = place
-        del self.rows[rows:]
+        self.rows = self.rows[:rows]
         self.breaks = [one for one in self.breaks if one[0].position < self.tail.position]
         self.configurations = [one for one in self.configurations if one[0] < self.tail.next_index]
         self.stopped = reason
@@ -124,14 +126,22 @@ def survey(directory: Directory, base_index: int, *, writable: bool) -> Survey:
         return found
     found = Survey(base_index, path, file, header, Tail.at_start(header), durable_index=header.durable_index)
     walk = Walk(file, found.tail, segment_id=header.segment_id)
-    before = walk.tail
-    for item in walk:
-        if item.damage:
-            found.breaks.append((before, len(found.rows)))
-        elif item.kind == Kind.CONFIGURATION:
-            found.configurations.append((item.entry_index, item.entry_data()))
-        found.rows += index_rows(item)
+    rows: list[NDArray[np.void]] = []
+    while True:
         before = walk.tail
+        if run := walk.run():
+            rows.append(run.rows())
+            for data, index in run.entries_of(Kind.CONFIGURATION):
+                found.configurations.append((index, data))
+        elif item := walk.next():
+            if item.damage:
+                found.breaks.append((before, before.next_index - base_index))
+            elif item.kind == Kind.CONFIGURATION:
+                found.configurations.append((item.entry_index, item.entry_data()))
+            rows.append(index_rows(item))
+        else:
+            break
+    found.rows = np.concatenate([found.rows, *rows])
     found.tail = walk.tail
     found.stopped = walk.stopped
     found.durable_index = max(found.durable_index, walk.durable_index)

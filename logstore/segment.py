@@ -15,8 +15,9 @@ from struct import error as StructError
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from logstore.config import KIB, MIB
+from logstore.config import KIB
 from logstore.directory import Directory
 from logstore.errors import CorruptLog, RecordCompacted
 from logstore.filesystem import File
@@ -32,6 +33,7 @@ from logstore.frame import (
 )
 from logstore.index import ROW, Index, SavedIndex, load_index, pack_index, read_saved_header
 from logstore.record import Record
+from logstore.run import Run
 from logstore.walk import READ_BYTES, Item, Tail, Walk
 
 _unpack_pair: Final = Struct("<II").unpack_from
@@ -160,11 +162,7 @@ class Segment:
         walk = Walk(
             self.file, Tail.at_start(self.header), segment_id=self.header.segment_id, bodies=False,
         )  # fmt: skip
-        rows: list[tuple[int, int, int, int]] = []
-        for item in walk:
-            rows += index_rows(item)
-            if item.end_index >= self.end_index:
-                break
+        rows = all_rows(walk)
         tail = walk.tail
         if tail._replace(position=0) != self.tail._replace(position=0):
             raise CorruptLog(
@@ -172,7 +170,7 @@ class Segment:
                 entry=tail.next_index, offset=tail.offset,
             )  # fmt: skip
         self.tail = tail
-        return Index.in_memory(np.array(rows, ROW))
+        return Index.in_memory(rows)
 
     def seal(self) -> None:
         """Save the index. The caller has made the store durable; nothing is appended any more."""
@@ -261,10 +259,16 @@ class Segment:
     def note_verified(self, item: Item) -> int:
         """Remember that a frame is whole, and return how its records can be read."""
         how = PLAIN if item.is_plain else OTHER
-        verified, row = self.index.verified, item.entry_index - self.base_index
-        if row < len(verified):
-            verified[row] = how
+        self._note(item.entry_index, bytes((how,)))
         return how
+
+    def note_run_verified(self, run: Run) -> None:
+        self._note(run.entry_index, np.where(run.is_plain, np.uint8(PLAIN), np.uint8(OTHER)).tobytes())
+
+    def _note(self, entry_index: int, how: bytes) -> None:
+        verified, row = self.index.verified, entry_index - self.base_index
+        if row + len(how) <= len(verified):
+            verified[row : row + len(how)] = how
 
     def read(self, offset: int, end: int) -> Record:
         """The record at `offset`, of a frame that ends at or before `end`."""
@@ -325,7 +329,15 @@ class Segment:
         raise RecordCompacted(offset)
 
 
-def index_rows(item: Item) -> list[tuple[int, int, int, int]]:
+def index_rows(item: Item) -> NDArray[np.void]:
     """The rows of the index for an item: one, or as many as a hole has entries."""
     row = (item.offset, item.position, item.term, item.time)
-    return [row] * (item.end_index - item.entry_index)
+    return np.array([row] * (item.end_index - item.entry_index), ROW)
+
+
+def all_rows(walk: Walk) -> NDArray[np.void]:
+    """The rows of the index for all items that a walk finds, damaged bodies included."""
+    rows = [np.empty(0, ROW)]
+    while (found := walk.run() or walk.next()) is not None:
+        rows.append(found.rows() if isinstance(found, Run) else index_rows(found))
+    return np.concatenate(rows)

@@ -18,9 +18,8 @@ from logstore.frame import (
     parse_frame_header,
     shortened_header,
 )
-from logstore.index import ROW
 from logstore.opening import Configuration, activate
-from logstore.segment import Segment, index_rows
+from logstore.segment import Segment, all_rows
 from logstore.walk import Item, Walk
 
 COPY_BYTES: Final = MIB
@@ -50,7 +49,7 @@ def cut_segment(segment: Segment, row: int, end: int) -> Segment:
         directory.put_in_place(segment.store_path)
         file.path = segment.store_path
         walk = Walk(file, tail, segment_id=segment.header.segment_id)
-        rows = np.concatenate([rows, np.array([row for item in walk for row in index_rows(item)], ROW)])
+        rows = np.concatenate([rows, all_rows(walk)])
         assert not walk.stopped and walk.tail.offset == end
         tail = walk.tail
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import chain
 from struct import Struct
 from typing import Any, Final, NamedTuple
 
@@ -38,12 +39,17 @@ from logstore.frame import (
     parse_hole,
     parse_mark,
 )
+from logstore.record import Record
+from logstore.run import Run
 
 READ_BYTES: Final = MIB  # read at once: large enough that the system call is free, small enough for the cache
 SMALL: Final = 4096  # below it, copying bytes is cheaper than a numpy view of them
 
 # The part of a frame header under the header CRC; unpacking all of it costs twice as much.
 _unpack_brief: Final = Struct(LINK.format + STAMP.format.removeprefix("<")).unpack_from
+
+
+_unpack_lengths: Final = Struct("<II40xII").unpack_from  # magic, header CRC, length, body CRC
 
 
 class Tail(NamedTuple):
@@ -108,6 +114,22 @@ class Item(NamedTuple):
         headers = parse_compacted(self.buffer, self.start)
         assert headers is not None
         return decode_frame(headers[1], self.buffer, self.start, headers[0])
+
+    # What readers take; `Run` offers the same for many frames.
+
+    def batches(self, start: int, end: int) -> Iterator[RecordBatch]:
+        """The batch, cut to records at offsets start..end-1, if it has any."""
+        if self.has_records and len(batch := self.batch().between(start, end)):
+            yield batch
+
+    def frames(self, start: int, end: int) -> Iterator[tuple[int, int, bytes]]:
+        """(first offset, end offset, bytes) of the frame, if it has records at offsets start..end-1."""
+        if self.has_records and self.offset < end and start < self.end_offset:
+            yield self.offset, self.end_offset, self.data()
+
+    def records(self, start: int, end: int) -> Iterator[Record]:
+        """The records at offsets start..end-1."""
+        return chain.from_iterable(self.batches(start, end))
 
 
 _new_item: Final[Callable[[tuple[Any, ...]], Item]] = partial(tuple.__new__, Item)
@@ -179,6 +201,48 @@ class Walk:
                 return self._stopped("a mark is damaged, or of an older life of the file")
             self.durable_index = max(self.durable_index, mark.durable_index)
             self._position += MARK_BYTES
+
+    def run(self) -> Run | None:
+        """The frames ahead, as many as are in memory whole and are undamaged; None if `next` has to be asked.
+
+        The same checks as in `next`, in a loop without anything else.
+        """
+        start = self._load(FRAME_HEADER_BYTES)
+        if start < 0:
+            return None
+        buffer, view, chain, bodies = self._buffer, self._view, self._chain, self._bodies
+        starts: list[int] = []
+        durable_index = self.durable_index
+        last = len(buffer) - FRAME_HEADER_BYTES
+        while start <= last:
+            magic, header_crc, length, body_crc = _unpack_lengths(buffer, start)
+            if magic != FRAME_MAGIC:
+                mark = parse_mark(buffer, start) if magic == MARK_MAGIC else None
+                if mark is None or mark.segment_id != self._segment_id:
+                    break
+                durable_index = max(durable_index, mark.durable_index)
+                start += MARK_BYTES
+                continue
+            body, stop = start + BODY_CRC_START, start + length
+            if stop > len(buffer) or length < FRAME_HEADER_BYTES or length % 8:
+                break
+            if crc32c(chain, buffer[start + STAMP_START : body]) != header_crc:
+                break
+            if bodies and crc32c(0, buffer[body:stop] if length < SMALL else view[body:stop]) != body_crc:
+                break
+            starts.append(start)
+            chain = header_crc
+            start = stop
+        if not starts:
+            return None
+        run = Run(buffer, self._buffer_at, np.array(starts))
+        if not run.follows(self._next_index, self._offset):
+            return None  # `next` says what is wrong
+        self.durable_index = durable_index
+        self._position = self._buffer_at + start
+        self._next_index, self._offset = self._next_index + len(run), run.end_offset
+        self._term, self._time, self._chain = int(run.terms[-1]), int(run.times[-1]), chain
+        return run
 
     def _stopped(self, reason: str) -> Item | None:
         self.stopped = reason
