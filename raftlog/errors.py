@@ -20,6 +20,10 @@ class ConfigError(RaftlogError):
         self.problems = tuple(problems)
 
 
+class CertificateError(RaftlogError):
+    """Certificates cannot be made as asked. Nothing was written, unless the disk failed half-way."""
+
+
 class TlsError(RaftlogError):
     """A certificate, key or CA file cannot be used. The text names it and never quotes it."""
 

@@ -1,0 +1,15 @@
+"""`raftlog` and `python -m raftlog`."""
+
+from __future__ import annotations
+
+import sys
+
+from raftlog.cli import run
+
+
+def main() -> None:
+    sys.exit(run())
+
+
+if __name__ == "__main__":
+    main()
