@@ -180,11 +180,11 @@ def rewrite_segment(segment: Segment, items: Iterable[bytes]) -> Segment:
 
     walk = Walk(file, Tail.at_start(header), segment_id=header.segment_id)
     rows = all_rows(walk)
-    if walk.tail != segment.tail._replace(position=position):
+    if (walk.tail.link, walk.tail.position) != (segment.tail.link, position):
         raise LogError(
             f"{segment.store_path}: rewriting it went wrong at {walk.tail}: {walk.stopped}; it stays as it was"
         )
-    new = Segment(directory, header, file, walk.tail)
+    new = Segment(directory, header, file, segment.tail._replace(position=position))
     new.index = Index.in_memory(rows)
     directory.put_in_place(segment.store_path)
     file.path = segment.store_path

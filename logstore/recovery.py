@@ -238,9 +238,7 @@ def judge(surveys: list[Survey], durable_index: int) -> list[tuple[Survey, Verdi
 
 
 def _continues(header: SegmentHeader, end: Tail) -> bool:
-    return (header.base_index, header.base_offset, header.previous_term, header.previous_crc) == (
-        end.next_index, end.offset, end.term, end.chain,
-    )  # fmt: skip
+    return Tail.at_start(header).link == end.link
 
 
 def corrupt(found: Survey) -> CorruptLog:

@@ -58,6 +58,11 @@ class Run:
     def spans(self) -> Int64s:
         return self._half(44)
 
+    @property
+    def lengths(self) -> Int64s:
+        """Bytes of each frame."""
+        return self._half(48)
+
     @cached_property
     def times(self) -> Int64s:
         return self._word(32)
@@ -130,7 +135,7 @@ class Run:
         """(first offset, end offset, bytes) of each frame with records at offsets start..end-1."""
         wanted = self._wanted(start, end)
         firsts, starts = self.offsets[wanted], self._starts[wanted]
-        ends, stops = firsts + self.spans[wanted], starts + self._half(48)[wanted]
+        ends, stops = firsts + self.spans[wanted], starts + self.lengths[wanted]
         for first, offset_end, at, stop in zip(
             *(a.tolist() for a in (firsts, ends, starts, stops)), strict=True
         ):

@@ -164,12 +164,12 @@ class Segment:
         )  # fmt: skip
         rows = all_rows(walk)
         tail = walk.tail
-        if tail._replace(position=0) != self.tail._replace(position=0):
+        if tail.link != self.tail.link:
             raise CorruptLog(
                 self.store_path, tail.position, walk.stopped or "entries are missing",
                 entry=tail.next_index, offset=tail.offset,
             )  # fmt: skip
-        self.tail = tail
+        self.tail = self.tail._replace(position=tail.position)
         return Index.in_memory(rows)
 
     def seal(self) -> None:

@@ -69,6 +69,11 @@ class Tail(NamedTuple):
             header.previous_crc,
         )  # fmt: skip
 
+    @property
+    def link(self) -> tuple[int, int, int]:
+        """What a segment that begins here must agree on. Term and time it may know better: see `Hole`."""
+        return self.next_index, self.offset, self.chain
+
 
 class Item(NamedTuple):
     """A frame, compacted frame or hole that was read. Marks are taken in by the walk itself."""
@@ -167,6 +172,7 @@ class Walk:
         self._position, self._next_index, self._offset, self._term, self._time, self._chain = tail
         self.end_position = file.size() if end_position is None else end_position  # may be moved up
         self.durable_index = 0  # the highest that a mark named
+        self.damaged_marks: list[int] = []  # positions
         self.stopped = ""
 
     @property
@@ -194,12 +200,13 @@ class Walk:
                 return self._compacted()
             if magic == HOLE_MAGIC:
                 return self._hole()
-            if magic != MARK_MAGIC:
-                return self._stopped(f"no item starts with {magic:#010x}")
-            mark = parse_mark(self._buffer, start)
-            if mark is None or mark.segment_id != self._segment_id:
-                return self._stopped("a mark is damaged, or of an older life of the file")
-            self.durable_index = max(self.durable_index, mark.durable_index)
+            mark = parse_mark(self._buffer, start) if magic == MARK_MAGIC else None
+            if mark is not None and mark.segment_id == self._segment_id:
+                self.durable_index = max(self.durable_index, mark.durable_index)
+            elif self._frame_follows_mark():  # a damaged mark costs nothing
+                self.damaged_marks.append(self._position)
+            else:
+                return self._stopped(f"no item of this segment starts with {magic:#010x}")
             self._position += MARK_BYTES
 
     def run(self) -> Run | None:
@@ -247,6 +254,15 @@ class Walk:
     def _stopped(self, reason: str) -> Item | None:
         self.stopped = reason
         return None
+
+    def _frame_follows_mark(self) -> bool:
+        """Whether the next frame lies behind a mark that begins at the position."""
+        start = self._load(MARK_BYTES + FRAME_HEADER_BYTES)
+        if start < 0:
+            return False
+        at = start + MARK_BYTES
+        magic, header_crc = LINK.unpack_from(self._buffer, at)
+        return magic == FRAME_MAGIC and link_is_whole(self._buffer, at, self._chain, header_crc)
 
     def _load(self, count: int) -> int:
         """Where in the buffer the `count` bytes at the position are; -1 if the store has fewer."""
