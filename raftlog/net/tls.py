@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from raftlog.errors import TlsError
+from raftlog.file_stamp import stamp_files
 
 log = logging.getLogger(__name__)
 
@@ -251,9 +252,6 @@ def _server_configuration(identity: TlsIdentity) -> grpc.ServerCertificateConfig
     return grpc.ssl_server_certificate_configuration([pair], root_certificates=identity.authorities)
 
 
-FileStamp = tuple[int, int, int, int]
-
-
 class IdentityReloader:
     """The newest usable identity in some files. Its calls may come from several threads."""
 
@@ -261,9 +259,8 @@ class IdentityReloader:
         """Read the files; TlsError if they cannot be used."""
         self._files = files
         self._lock = threading.Lock()
-        self._stamps = (
-            self._stat_all()
-        )  # of the files as last read; taken before reading, so no change is missed
+        self._paths = (files.cert_file, files.key_file, files.ca_file)
+        self._stamps = stamp_files(self._paths)  # of the files as last read
         self.identity = read_identity(files)
 
     def reload_if_changed(self) -> TlsIdentity | None:
@@ -272,7 +269,7 @@ class IdentityReloader:
         Files that cannot be used are logged once and not read again until they change again.
         """
         with self._lock:
-            stamps = self._stat_all()
+            stamps = stamp_files(self._paths)
             if stamps == self._stamps:
                 return None
             self._stamps = stamps
@@ -290,16 +287,3 @@ class IdentityReloader:
                 self.identity.serial_number, self.identity.ends.isoformat(),
             )  # fmt: skip
             return self.identity
-
-    def _stat_all(self) -> tuple[FileStamp | None, ...]:
-        return tuple(
-            _stamp(path) for path in (self._files.cert_file, self._files.key_file, self._files.ca_file)
-        )
-
-
-def _stamp(path: str) -> FileStamp | None:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
