@@ -31,6 +31,7 @@ from logstore.frame import Kind, Payload
 from logstore.housekeeping import Housekeeper
 from logstore.opening import Configuration, Repair, open_directory, remove_files
 from logstore.read_only import ReadOnlyView
+from logstore.reading import SegmentSummary
 from logstore.record import Record
 from logstore.retention import Decision, decide_retention
 from logstore.waking import Alarm
@@ -358,6 +359,11 @@ class Log:
         self._require_open()
         return io.BufferedReader(reading.RawReader(self._view))
 
+    def segments(self) -> list[SegmentSummary]:
+        """What each segment holds, oldest first."""
+        self._require_open()
+        return reading.segments(self._view)
+
     def _range(self, start: int | None, end: int | None) -> tuple[int, int]:
         self._require_open()
         now = self.end
@@ -404,9 +410,9 @@ class Log:
         """
         return compact(self._writer, self.config, end=end, now=self._clock(), dry_run=dry_run)
 
-    def reset(self) -> None:
-        """Forget everything: an empty log that starts at offset 0. Durable on return."""
-        self._writer.reset()
+    def reset(self, start: int = 0) -> None:
+        """Forget everything: an empty log whose first record will have offset `start`. Durable on return."""
+        self._writer.reset(start)
 
     def remove(self) -> None:
         """Close the log and delete its files; the directory too, unless it holds others."""

@@ -66,6 +66,8 @@ def open_directory(directory: Directory, config: Config, *, writable: bool) -> O
     """
     bases, spares = _list_files(directory, config, writable=writable)
     surveys, durable_index = survey_unvouched(directory, bases, writable=writable)
+    if bases:
+        durable_index = max(durable_index, bases[0] - 1)  # what was removed had been durable
     verdicts = judge(surveys, durable_index)
     for found, verdict in verdicts:
         if verdict is Verdict.CORRUPT:
@@ -77,11 +79,11 @@ def open_directory(directory: Directory, config: Config, *, writable: bool) -> O
     if not kept and not writable:
         raise NoLog(directory.path)
 
-    repairs = []
+    repairs: list[Repair] = []
     if writable:
-        repairs = [
-            _repair(directory, found, verdict) for found, verdict in verdicts if verdict is not Verdict.KEEP
-        ]
+        for found, verdict in reversed(verdicts):  # newest first: what another crash leaves is no gap
+            if verdict is not Verdict.KEEP:
+                repairs.insert(0, _repair(directory, found, verdict))
         directory.sync()
     segments = sealed + [_open_surveyed(directory, found) for found in kept]
     if not segments:
@@ -103,15 +105,20 @@ def _list_files(directory: Directory, config: Config, *, writable: bool) -> tupl
     """(base indexes of the stores, paths of the spares); files that a crash left half made are removed."""
     names = [name for name in map(parse_file_name, directory.fs.list(directory.path)) if name]
     bases = sorted(name.base_index for name in names if (name.suffix, name.is_unfinished) == ("store", False))
-    spares = [
-        directory.spare_path(name.base_index)
-        for name in names
-        if (name.suffix, name.is_unfinished) == ("spare", False)
-    ]
+    spares = []
+    for name in names:
+        # A spare that is not older than the log is of a log that was reset or removed. Its frames could be
+        # taken for ones of this log, because they have the same entry indexes.
+        is_older = bool(bases) and name.base_index < bases[0]
+        if (name.suffix, name.is_unfinished, is_older) == ("spare", False, True):
+            spares.append(directory.spare_path(name.base_index))
+        elif writable and (
+            name.is_unfinished
+            or name.suffix == "spare"
+            or (name.suffix == "index" and name.base_index not in bases)
+        ):
+            directory.fs.remove(f"{directory.path}/{name}")
     if writable:
-        for name in names:
-            if name.is_unfinished or (name.suffix == "index" and name.base_index not in bases):
-                directory.fs.remove(f"{directory.path}/{name}")
         for path in spares[config.spare_segments_max :]:
             directory.fs.remove(path)
     return bases, spares[: config.spare_segments_max]
@@ -172,6 +179,7 @@ def _repair(directory: Directory, found: Survey, verdict: Verdict) -> Repair:
     else:
         directory.fs.remove(found.path)
         directory.remove_if_exists(directory.index_path(found.base_index))
+        directory.sync()
     log.warning(
         "%s path=%s position=%d bytes=%d next_offset=%d reason=%s",
         verdict.value, found.path, position, length, offset, found.stopped,
@@ -228,13 +236,16 @@ def create_segment(directory: Directory, header: SegmentHeader, spare: str | Non
         directory.sync()
     except OSError:
         fs.remove(store_path)
+        directory.sync()  # appends may go on in the segment before: this one must not come back behind it
         raise
     return segment
 
 
 def activate(segment: Segment, rows: NDArray[np.void] = NO_ROWS) -> None:
     """Give the newest segment an index that grows, with the rows that it already has."""
-    segment.directory.remove_if_exists(segment.index_path)
+    if segment.directory.fs.exists(segment.index_path):
+        segment.directory.fs.remove(segment.index_path)
+        segment.directory.sync()  # a saved index that came back would contradict what is appended now
     index = Index.active(segment.directory.fs.create(segment.index_path))
     index.extend(rows)
     segment.index = index

@@ -172,6 +172,34 @@ def term(view: View, index: int) -> int:
     return segment.index.term(index - segment.base_index)
 
 
+class SegmentSummary(NamedTuple):
+    """One segment for people to look at; ranges are half-open."""
+
+    base_index: int
+    end_index: int
+    base_offset: int
+    end_offset: int
+    bytes: int  # of its store file
+    last_time: int  # append time of its last entry, UTC ns
+    state: str  # active, full or sealed
+
+
+def segments(view: View) -> list[SegmentSummary]:
+    layout = view.layout
+    return [
+        SegmentSummary(
+            one.base_index,
+            one.end_index,
+            one.base_offset,
+            one.end_offset,
+            one.store_bytes,
+            one.last_time,
+            "active" if one is layout.active else "sealed" if one.is_sealed else "full",
+        )
+        for one in layout.segments
+    ]
+
+
 class RawReader(io.RawIOBase):
     """All stores as one stream of bytes, as they were when it was made: each a segment header and its items."""
 

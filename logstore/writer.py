@@ -222,10 +222,11 @@ class Writer:
             outcomes = self._write(requests)
             goals = [request for request in requests if isinstance(request, int)]
             goal = max(goals) if len(goals) == len(requests) else self.last_index
+            if self.durable_index >= goal:  # a group before has synced it
+                return outcomes
             segments = [one for one in (*self._unsynced, self._appender.active) if one.base_index <= goal]
             ends = segments[-1].tail
-        if self.durable_index < goal:
-            self._sync(segments, ends)
+        self._sync(segments, ends)
         return outcomes
 
     def _sync(self, segments: list[Segment], ends: Tail) -> None:
@@ -426,16 +427,18 @@ class Writer:
         self.cuts = (*self.cuts[1 - CUTS_MAX :], Cut(self.epoch + 1, end))
         self.epoch += 1
 
-    def reset(self) -> None:
-        """Forget everything: an empty log that starts at offset 0 and entry 1. Durable on return."""
+    def reset(self, start: int) -> None:
+        """Forget everything: an empty log that starts at offset `start` and entry 1. Durable on return."""
         with self.maintenance(), self._exclusive():
             self._announce_cut(0)
             try:
+                while self._appender.spares:  # they hold entries with the numbers that come again now
+                    self._directory.fs.remove(self._appender.spares.pop())
                 for segment in reversed(self.layout.segments):
                     self._directory.fs.remove(segment.store_path)
                     self._directory.remove_if_exists(segment.index_path)
                     self._directory.sync()
-                first = create_segment(self._directory, FIRST_SEGMENT)
+                first = create_segment(self._directory, FIRST_SEGMENT._replace(base_offset=start))
                 first.file.sync()
             except OSError as error:
                 raise self._poison(
@@ -446,7 +449,7 @@ class Writer:
             self._appender.durable_index = 0
             self._appender.configuration = NO_CONFIGURATION
             self._appender.go_on_in(first)
-            self._wake()
+            self._publish(start)
 
 
 def _first(outcomes: Outcomes) -> int:
