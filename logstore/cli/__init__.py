@@ -6,6 +6,7 @@ Exit status: 0 done, 1 it could not be done or something is damaged, 2 wrong usa
 from __future__ import annotations
 
 import logging
+import os
 import sys
 
 import typer
@@ -31,6 +32,11 @@ def run() -> None:
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
     try:
         app()
+    except BrokenPipeError:
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # whoever read our output has seen enough
+        sys.exit(1)
     except (LogError, OSError) as error:
         errors.print(f"logstore: {error}", highlight=False, markup=False, soft_wrap=True)
         sys.exit(1)

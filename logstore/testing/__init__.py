@@ -14,7 +14,7 @@ It keeps the promises of `logstore.filesystem` and not one more. After a power l
   cut at any byte; of a write in a random state any sectors may be missing;
 - of the names that were made, changed or removed since the last `sync_directory`, any subset may be there. A
   rename is one step: the file is never without a name, and never has both;
-- a file that was mapped is empty, or holds zeros or noise; all mapped ones alike;
+- a file that was mapped holds anything: from one state to the next it is empty, zeros or noise by turns;
 - `make_directory` is durable at once. Locks are not files here, and nobody holds one after a power loss.
 
 A sync that fails is like one of Linux: what it was for may or may not be on disk, and a later sync that succeeds

@@ -72,7 +72,9 @@ class CrashPoint:
         return self._disk.choices(tree, self._cut_bytes)
 
     def _state(self, tree: Tree, choices: Sequence[int], rng: random.Random | None = None) -> CrashFileSystem:
-        return CrashFileSystem(self._disk.contents(tree, choices, rng), directories=tree.directories)
+        fill = self.operation_count + sum(choices)
+        files = self._disk.contents(tree, choices, fill=fill, rng=rng)
+        return CrashFileSystem(files, directories=tree.directories)
 
 
 class _Node:

@@ -225,32 +225,27 @@ class Disk:
         return tree
 
     def choices(self, tree: Tree, cut_bytes: int) -> list[Sequence[int]]:
-        """The choices for each open step of each file in the tree; the last is the fill of mapped ones."""
+        """The choices for each open step of each file in the tree; mapped ones are nobody's choice."""
         choices: list[Sequence[int]] = []
-        fills = 1
         for number in tree.files.values():
             file = self._files[number]
-            if file.mapped_size is not None:
-                fills = len(FILLS)
-                continue
-            for done in file.open_steps():
+            for done in file.open_steps() if file.mapped_size is None else ():
                 size = len(done.data)
                 choices.append((0, 1) if done.kind == "truncate" else [*range(0, size, cut_bytes), size])
-        return [*choices, range(fills)]
+        return choices
 
     def contents(
-        self, tree: Tree, choices: Sequence[int], rng: random.Random | None = None
+        self, tree: Tree, choices: Sequence[int], *, fill: int, rng: random.Random | None = None
     ) -> dict[str, bytes]:
-        """What every file of the tree holds after these choices."""
-        *rest, fill = choices
-        left = iter(rest)
+        """What every file of the tree holds after these choices. `fill` is any number: see FILLS."""
+        rest = iter(choices)
         files = {}
         for path, number in tree.files.items():
             file = self._files[number]
             if file.mapped_size is None:
-                files[path] = _bytes_after(file, [next(left) for _ in file.open_steps()], rng)
-            elif FILLS[fill] == "noise":
-                files[path] = (rng or random.Random(number)).randbytes(file.mapped_size)
+                files[path] = _bytes_after(file, [next(rest) for _ in file.open_steps()], rng)
+            elif FILLS[fill % len(FILLS)] == "noise":
+                files[path] = random.Random(fill).randbytes(file.mapped_size)
             else:
-                files[path] = bytes(file.mapped_size if FILLS[fill] == "zeros" else 0)
+                files[path] = bytes(file.mapped_size if FILLS[fill % len(FILLS)] == "zeros" else 0)
         return files
