@@ -19,6 +19,7 @@ from raftlog.errors import ConfigError, RaftlogError
 
 # command, which is also the name of its module: its line in the help
 COMMANDS: Final = {
+    "serve": "Run a server.",
     "certs": "Make certificates and keys for servers and clients.",
 }
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
+from pathlib import Path
 from typing import Final
 
 MODEL_NAME: Final = "model.conf"
 POLICY_NAME: Final = "policy.csv"
 
+# The files themselves, for a server that is told of no others.
+MODEL_FILE: Final = str(Path(__file__).with_name(MODEL_NAME))
+POLICY_FILE: Final = str(Path(__file__).with_name(POLICY_NAME))
+
 
 def default_files() -> dict[str, bytes]:
     """File name: content, of the model and the policy."""
-    folder = files(__name__)
-    return {name: folder.joinpath(name).read_bytes() for name in (MODEL_NAME, POLICY_NAME)}
+    return {MODEL_NAME: Path(MODEL_FILE).read_bytes(), POLICY_NAME: Path(POLICY_FILE).read_bytes()}

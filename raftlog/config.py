@@ -1,0 +1,236 @@
+"""The settings of a server. `raftlog.config_sources` says where they come from; this file says what there is.
+
+A field is a key: `rpc_port` is `--rpc-port`, `RAFTLOG_RPC_PORT`, and `rpc-port` or `rpc_port` in a file.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from raftlog.config_values import (
+    Address,
+    Addresses,
+    Bytes,
+    Count,
+    DurationMs,
+    NodeName,
+    OptionalBytes,
+    OptionalCount,
+    OptionalDurationMs,
+    OptionalPath,
+    OptionalPort,
+    Path,
+    Port,
+    lower,
+    split_address,
+)
+
+if TYPE_CHECKING:
+    import logstore
+    from raftlog.net.tls import TlsFiles
+
+MIB: Final = 1024 * 1024
+
+Sync = Annotated[Literal["always", "interval", "never"], BeforeValidator(lower)]
+Compression = Annotated[Literal["none", "zstd"], BeforeValidator(lower)]
+LogLevel = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(lower)]
+LogFormat = Annotated[Literal["auto", "console", "json"], BeforeValidator(lower)]
+
+
+def default_data_dir() -> str:
+    """Where a server of this user keeps its log: for root as a system service does, else in the home."""
+    if os.geteuid() == 0:
+        return "/var/lib/raftlog"
+    return os.path.join(os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share"), "raftlog")
+
+
+def default_node_name() -> str:
+    return socket.gethostname()
+
+
+def _key(help: str, default: Any = None, *, group: str, **more: Any) -> Any:
+    if "default_factory" not in more:
+        more["default"] = default
+    return Field(description=help, json_schema_extra={"group": group}, **more)
+
+
+class ServerConfig(BaseSettings):
+    """Settings of a server, checked. Building one reads nothing but its arguments; `load_config` reads the rest.
+
+    None means off, or without that limit. Ports may be 0: any that is free.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="RAFTLOG_", extra="forbid", frozen=True, validate_default=True, hide_input_in_errors=True
+    )
+
+    # ── node
+    config_file: OptionalPath = _key(
+        "File with settings: .toml, .yaml, .yml or .json. Not set: the first found. Once loaded: the one read.",
+        group="Node",
+    )
+    data_dir: Path = _key("Folder of the log.", group="Node", default_factory=default_data_dir)
+    node_name: NodeName = _key(
+        "Name of this server, unique in the cluster.", group="Node", default_factory=default_node_name
+    )
+    bootstrap: bool = _key(
+        "Begin a new cluster with this server. Used once there are several servers.",
+        default=False,
+        group="Node",
+    )
+    start_join_addrs: Addresses = _key(
+        "Addresses (--bind-addr) of servers to join. Used once there are several servers.", (), group="Node"
+    )
+
+    # ── addresses
+    bind_addr: Address = _key(
+        "Host and port for finding other servers; its host is also that of --rpc-port.", "127.0.0.1:8401",
+        group="Addresses",
+    )  # fmt: skip
+    rpc_port: Port = _key("Port for clients and other servers.", 8400, group="Addresses")
+    health_host: str = _key("Interface of --health-port.", "127.0.0.1", group="Addresses", min_length=1)
+    health_port: OptionalPort = _key(
+        "Port for gRPC health checks without a certificate; off to close it.", 8402, group="Addresses"
+    )
+    admin_host: str = _key("Interface of --admin-port.", "127.0.0.1", group="Addresses", min_length=1)
+    admin_port: OptionalPort = _key(
+        "HTTP port with /metrics, /healthz and /readyz; off to close it.", 8403, group="Addresses"
+    )
+
+    # ── security
+    insecure: bool = _key(
+        "Run without TLS and let everybody do everything. Only this, never a missing file, turns TLS off.",
+        default=False, group="Security",
+    )  # fmt: skip
+    server_tls_cert_file: OptionalPath = _key("Certificate of this server.", group="Security")
+    server_tls_key_file: OptionalPath = _key("Its private key.", group="Security")
+    server_tls_ca_file: OptionalPath = _key("Authorities that sign clients' certificates.", group="Security")
+    peer_tls_cert_file: OptionalPath = _key(
+        "Certificate for connections to other servers. Used once there are several.", group="Security"
+    )
+    peer_tls_key_file: OptionalPath = _key("Its private key.", group="Security")
+    peer_tls_ca_file: OptionalPath = _key(
+        "Authorities that sign other servers' certificates.", group="Security"
+    )
+    acl_model_file: OptionalPath = _key("casbin model; not set: the one of the package.", group="Security")
+    acl_policy_file: OptionalPath = _key(
+        "Who may do what; not set: the client root may do everything.", group="Security"
+    )
+
+    # ── the log
+    sync: Sync = _key(
+        "When a record counts as stored: on disk (always), with the operating system and on disk after "
+        "--sync-interval-ms (interval), or with the operating system (never).",
+        "always", group="Log",
+    )  # fmt: skip
+    sync_interval_ms: DurationMs = _key("See --sync.", 100, group="Log")
+    segment_bytes_max: Bytes = _key("Size of one file of the log.", 64 * MIB, group="Log")
+    record_bytes_max: Bytes = _key("Size of one record with key and headers.", 16 * MIB, group="Log")
+    batch_bytes_max: Bytes = _key("Size of one batch, uncompressed.", 32 * MIB, group="Log")
+    compression: Compression = _key("Of values, where it helps.", "none", group="Log")
+    retention_bytes_max: OptionalBytes = _key("Forget the oldest segments beyond this size.", group="Log")
+    retention_age_ms_max: OptionalDurationMs = _key("Forget segments older than this.", group="Log")
+    retention_records_max: OptionalCount = _key("Forget the oldest beyond this many records.", group="Log")
+
+    # ── limits
+    message_bytes_max: Bytes = _key(
+        "Size of a request; a larger one is refused. Leave room for a batch.", 33 * MIB, group="Limits"
+    )
+    connections_max: Count = _key("Connections; further ones are closed at once.", 1024, group="Limits")
+    calls_max: Count = _key(
+        "Calls in progress, streams included; further ones are refused.", 1024, group="Limits"
+    )
+    calls_per_connection_max: Count = _key(
+        "Calls in progress on one connection; further ones wait.", 256, group="Limits"
+    )
+    queue_bytes_max: Bytes = _key(
+        "Records received and not yet stored; beyond it, calls are refused.", 64 * MIB, group="Limits"
+    )
+    stop_grace_ms: DurationMs = _key(
+        "How long calls may go on when the server is asked to stop.", 10_000, group="Limits"
+    )
+
+    # ── logging
+    log_level: LogLevel = _key("Least important messages that are shown.", "info", group="Logging")
+    log_format: LogFormat = _key(
+        "console, json, or auto: console on a terminal, else json.", "auto", group="Logging"
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only the arguments: a test or a demo that builds a config must not depend on the environment."""
+        return (init_settings,)
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        for side in ("server", "peer"):
+            _require_all_or_none(self, [f"{side}_tls_{part}_file" for part in ("cert", "key", "ca")])
+        if self.insecure and self.server_tls_cert_file:
+            raise ValueError("insecure and server-tls-cert-file exclude each other; give one of them")
+        if not self.insecure and not self.server_tls_cert_file:
+            raise ValueError(
+                "no certificate: give server-tls-cert-file, server-tls-key-file and server-tls-ca-file "
+                "(`raftlog certs init` makes them), or ask for no security by name with insecure"
+            )
+        self.log_config()
+        return self
+
+    @property
+    def rpc_host(self) -> str:
+        return split_address(self.bind_addr)[0]
+
+    @property
+    def gossip_port(self) -> int:
+        return split_address(self.bind_addr)[1]
+
+    def server_tls(self) -> TlsFiles | None:
+        """Files of the server side; None only if `insecure`."""
+        return self._tls("server")
+
+    def peer_tls(self) -> TlsFiles | None:
+        """Files for connections to other servers, if given."""
+        return self._tls("peer")
+
+    def _tls(self, side: str) -> TlsFiles | None:
+        from raftlog.net.tls import TlsFiles  # late: a config can be read without grpc
+
+        cert_file, key_file, ca_file = (
+            getattr(self, f"{side}_tls_{part}_file") for part in ("cert", "key", "ca")
+        )
+        return TlsFiles(cert_file=cert_file, key_file=key_file, ca_file=ca_file) if cert_file else None
+
+    def log_config(self) -> logstore.Config:
+        """The part of these settings that the log engine takes."""
+        from logstore import Config  # late: it brings numpy
+
+        return Config(
+            sync=self.sync,
+            sync_interval_ms=self.sync_interval_ms,
+            segment_bytes_max=self.segment_bytes_max,
+            record_bytes_max=self.record_bytes_max,
+            batch_bytes_max=self.batch_bytes_max,
+            pending_bytes_max=self.queue_bytes_max,
+            compression=self.compression,
+            retention_bytes_max=self.retention_bytes_max,
+            retention_age_ms_max=self.retention_age_ms_max,
+            retention_records_max=self.retention_records_max,
+        )
+
+
+def _require_all_or_none(config: ServerConfig, fields: list[str]) -> None:
+    missing = [field for field in fields if not getattr(config, field)]
+    if missing and len(missing) < len(fields):
+        names = ", ".join(field.replace("_", "-") for field in missing)
+        raise ValueError(f"{names} missing: certificate, key and CA go together")
