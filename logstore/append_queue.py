@@ -7,12 +7,16 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from logstore.errors import LogClosed
+from logstore.config import KIB
+from logstore.errors import LogClosed, QueueFull
 from logstore.frame import Payload
 from logstore.waking import Alarm, Waker
 from logstore.writer import Writer
+
+
+HERE_BYTES_MAX: Final = 64 * KIB  # a few microseconds of copying; more would hold up the loop
 
 
 class _Waiting(NamedTuple):
@@ -24,8 +28,9 @@ class _Waiting(NamedTuple):
 class AppendQueue:
     """The thread is started by the first append and ends with `close`."""
 
-    def __init__(self, writer: Writer, *, pending_bytes_max: int, name: str) -> None:
+    def __init__(self, writer: Writer, *, is_synced: bool, pending_bytes_max: int, name: str) -> None:
         self._writer = writer
+        self._is_synced = is_synced
         self._pending_bytes_max = pending_bytes_max
         self._name = name
         self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
@@ -35,32 +40,44 @@ class AppendQueue:
         self._thread: threading.Thread | None = None
         self._is_closed = False
 
-    async def append(self, payload: Payload) -> int:
-        """The first offset, once the batch is as durable as the log's policy says.
+    def begin(self, payload: Payload) -> asyncio.Future[int]:
+        """Queue a batch behind those begun before, and return the future of its first offset: done once it is as
+        durable as the log's policy says. Cancelling it does not take the batch back.
 
-        Waits first while `pending_bytes_max` are pending. A cancelled append may still happen.
+        Raises QueueFull while `pending_bytes_max` are pending.
         """
-        while (alarm := self._take_room(payload.size)) is not None:
-            await alarm.wait()
         loop = asyncio.get_running_loop()
         future: asyncio.Future[int] = loop.create_future()
-        self._queue.put(_Waiting(payload, future, loop))
-        return await future
-
-    def _take_room(self, size: int) -> Alarm | None:
-        """None if there was room; else an alarm that rings when there may be."""
         with self._lock:
             if self._is_closed:
                 raise LogClosed(f"{self._name} is closed")
-            if self._pending_bytes and self._pending_bytes + size > self._pending_bytes_max:
-                alarm = Alarm()
-                self._room_waiters.append(alarm.ring)
-                return alarm
-            self._pending_bytes += size
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name=f"{self._name} appends", daemon=True)
-                self._thread.start()
-            return None
+            is_alone = not self._pending_bytes
+            if not is_alone and self._pending_bytes + payload.size > self._pending_bytes_max:
+                raise QueueFull(self._pending_bytes)
+            if not (is_alone and self._writes_here(payload)):
+                self._pending_bytes += payload.size
+                if self._thread is None:
+                    self._thread = threading.Thread(
+                        target=self._run, name=f"{self._name} appends", daemon=True
+                    )
+                    self._thread.start()
+                self._queue.put(_Waiting(payload, future, loop))
+                return future
+        future.set_result(self._writer.append_one(payload))
+        return future
+
+    def _writes_here(self, payload: Payload) -> bool:
+        """Whether the loop's own thread may write: without a sync that takes less time than handing it over."""
+        return not self._is_synced and payload.size <= HERE_BYTES_MAX
+
+    async def room(self) -> None:
+        """Return when something that was pending is done; at once if nothing is."""
+        with self._lock:
+            if not self._pending_bytes:
+                return
+            alarm = Alarm()
+            self._room_waiters.append(alarm.ring)
+        await alarm.wait()
 
     def _run(self) -> None:
         waiting = self._queue.get()

@@ -119,5 +119,13 @@ class LogReadOnly(LogError):
     """The log was opened with read_only=True. Nothing changed."""
 
 
+class QueueFull(LogError):
+    """`pending_bytes_max` of appends from asyncio are on their way. Nothing was queued; `await log.room()`."""
+
+    def __init__(self, pending: int) -> None:
+        super().__init__(f"appends of {pending} bytes are on their way; wait until some are done")
+        self.pending = pending
+
+
 class DiskFull(LogError):
     """The disk has no room. Nothing changed; the same call works once there is room."""

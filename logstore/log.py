@@ -24,7 +24,7 @@ from logstore.config import MIB, Config
 from logstore.cursor import Cursor, View, at_one_epoch
 from logstore.directory import Directory
 from logstore.encode import check_payload, encode_batch, encode_entry, encode_value
-from logstore.errors import LogClosed, LogError, LogReadOnly, NoLog, OffsetOutOfRange
+from logstore.errors import LogClosed, LogError, LogReadOnly, NoLog, OffsetOutOfRange, QueueFull
 from logstore.filesystem import FileSystem, Lock, OsFileSystem
 from logstore.follower import Follower
 from logstore.frame import Kind, Payload
@@ -119,7 +119,12 @@ class Log:
         )
         if is_timed or len(opened.segments) > 1:
             self._housekeeper.wake()
-        self._appends = AppendQueue(writer, pending_bytes_max=self.config.pending_bytes_max, name=self.path)
+        self._appends = AppendQueue(
+            writer,
+            is_synced=self.config.sync == "always",
+            pending_bytes_max=self.config.pending_bytes_max,
+            name=self.path,
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -188,16 +193,44 @@ class Log:
         return first, first + payload.record_count
 
     async def append_async(self, value: Value) -> int:
-        """As `append`, without blocking the event loop; what other tasks append meanwhile shares the sync."""
-        self._writer  # noqa: B018  # refuses a read-only log
-        return await self._appends.append(self._encode_one(value))
+        """As `append`, without blocking the event loop; what other tasks append meanwhile shares the sync.
+
+        If the waiting task is cancelled the record may be stored all the same.
+        """
+        return (await self._append_payload(self._encode_one(value)))[0]
 
     async def append_batch_async(self, batch: Batch) -> tuple[int, int]:
         """As `append_batch`, without blocking the event loop."""
-        self._writer  # noqa: B018
+        return await self._append_payload(self._encode(batch))
+
+    async def _append_payload(self, payload: Payload) -> tuple[int, int]:
+        self._require_writable()
+        while True:
+            try:
+                future = self._appends.begin(payload)
+            except QueueFull:
+                await self._appends.room()
+            else:
+                first = await future
+                return first, first + payload.record_count
+
+    def begin_append(self, batch: Batch) -> tuple[int, asyncio.Future[int]]:
+        """Queue a batch; (how many records it has, the future of its first offset). For asyncio.
+
+        Batches are stored in the order in which they were begun. Raises QueueFull while `pending_bytes_max` are
+        queued, and otherwise as `append_batch`.
+        """
+        self._require_writable()
         payload = self._encode(batch)
-        first = await self._appends.append(payload)
-        return first, first + payload.record_count
+        return payload.record_count, self._appends.begin(payload)
+
+    async def room(self) -> None:
+        """Return when an append that was begun is done; at once if there is none."""
+        self._require_writable()
+        await self._appends.room()
+
+    def _require_writable(self) -> None:
+        self._writer  # noqa: B018  # raises LogReadOnly
 
     def _encode_one(self, value: Value) -> Payload:
         if isinstance(value, Record):
@@ -211,7 +244,10 @@ class Log:
             return payload
         if isinstance(batch, (bytes, bytearray, memoryview)):
             return RecordBatch.from_bytes(bytes(batch), config=self.config).payload()
-        return encode_batch(batch if isinstance(batch, Sequence) else list(batch), self.config)
+        values = batch if isinstance(batch, Sequence) else list(batch)
+        if len(values) == 1 and type(values[0]) is bytes:
+            return encode_value(values[0], self.config)
+        return encode_batch(values, self.config)
 
     def sync(self) -> None:
         """Make everything appended so far durable; LogPoisoned if that fails."""
@@ -416,7 +452,7 @@ class Log:
 
     def remove(self) -> None:
         """Close the log and delete its files; the directory too, unless it holds others."""
-        self._writer  # noqa: B018
+        self._require_writable()
         self.close()
         remove_files(self._directory)
 

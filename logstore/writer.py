@@ -83,7 +83,7 @@ class Writer:
         # Guarded by _lock.
         self._refusal: Callable[[], LogError] | None = None  # why writes are refused, once they are
         self._wakers: list[Waker] = []  # called once, when `end` moves or the log is closed
-        self._unsynced = [one for one in opened.segments[:-1] if one.end_index > opened.durable_index]
+        self._unsynced = [one for one in opened.segments[:-1] if one.end_index > opened.durable_index + 1]
         self._appender = Appender(
             directory,
             config,
@@ -205,7 +205,11 @@ class Writer:
 
     def _take_in(self, segment: Segment) -> None:
         """The appender has begun a new segment."""
-        self._unsynced.append(self.layout.active)
+        full = self.layout.active
+        if (
+            full.end_index > self.durable_index + 1
+        ):  # it may be durable already: then no sync would take it out
+            self._unsynced.append(full)
         self.layout = Layout.of((*self.layout.segments, segment))
         self._on_full_segment()
 

@@ -32,6 +32,14 @@ class PolicyError(RaftlogError):
     """The access policy or its model cannot be used. The text names the file and line."""
 
 
+class ListenError(RaftlogError):
+    """The operator's address cannot be listened on: in use, not of this machine, or not allowed."""
+
+    def __init__(self, key: str, address: str, reason: str) -> None:
+        super().__init__(f"{key}: cannot listen on {address}: {reason}")
+        self.address = address
+
+
 class Unauthenticated(RaftlogError):
     """The caller proved no name: no client certificate, or one without a common name. Nothing changed."""
 
@@ -47,3 +55,11 @@ class PermissionDenied(RaftlogError):
         self.subject = subject
         self.action = action
         self.object = object
+
+
+class Overloaded(RaftlogError):
+    """The server has as much on its hands as its limits allow. Nothing was stored; try again a little later."""
+
+    def __init__(self, reason: str, *, retry_after_ms: int = 100) -> None:
+        super().__init__(reason)
+        self.retry_after_ms = retry_after_ms

@@ -32,6 +32,9 @@ REQUEST_FIELDS: Final = 3  # subject, object, action
 class AllowAll:
     """Lets everybody do everything: for a server that was told to run without TLS."""
 
+    def require_subject(self, subject: str | None) -> None:
+        """Do nothing."""
+
     def check(self, subject: str | None, object: str, action: str) -> None:
         """Do nothing."""
 
@@ -55,10 +58,15 @@ class Authorizer:
         self._stamps = stamp_files(self._files)  # of the files as last read
         self._policy = Policy(load_enforcer(model_file, policy_file))  # replaced whole, decisions included
 
-    def check(self, subject: str | None, object: str, action: str) -> None:
-        """Return if the subject may do that; else Unauthenticated (there is no subject) or PermissionDenied."""
+    def require_subject(self, subject: str | None) -> None:
+        """Return if there is a subject, whatever it may do; else Unauthenticated."""
         if not subject:
             raise Unauthenticated
+
+    def check(self, subject: str | None, object: str, action: str) -> None:
+        """Return if the subject may do that; else Unauthenticated (there is no subject) or PermissionDenied."""
+        self.require_subject(subject)
+        assert subject
         if self._clock() >= self._look_at:
             self.reload_if_changed()
         if not self._policy.allows((subject, object, action)):

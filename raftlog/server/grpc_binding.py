@@ -1,0 +1,137 @@
+"""Binds the functions of the log service to grpc.aio: subjects, status codes, metrics. The only place that does."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Final
+
+import grpc
+
+import logstore
+from raftlog.errors import Overloaded, PermissionDenied, Unauthenticated
+from raftlog.pb.log.v1 import log_pb2 as pb
+from raftlog.server.call import Call
+from raftlog.server.service import LogService
+from raftlog.wire.status_details import RETRY_PUSHBACK_KEY, STATUS_DETAILS_KEY, pack_status
+
+log = logging.getLogger(__name__)
+
+SERVICE_NAME: Final = "log.v1.Log"
+COMMON_NAME: Final = "x509_common_name"
+DISK_FULL_RETRY_MS: Final = 5_000  # somebody has to make room
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+# The first class that an error is an instance of decides. What is not listed is a bug: INTERNAL, and logged.
+STATUS_CODES: Final[tuple[tuple[type[Exception], grpc.StatusCode], ...]] = (
+    (Unauthenticated, grpc.StatusCode.UNAUTHENTICATED),
+    (PermissionDenied, grpc.StatusCode.PERMISSION_DENIED),
+    (Overloaded, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (logstore.OffsetOutOfRange, grpc.StatusCode.OUT_OF_RANGE),
+    (logstore.RecordCompacted, grpc.StatusCode.NOT_FOUND),
+    (logstore.RecordTooLarge, grpc.StatusCode.INVALID_ARGUMENT),
+    (logstore.BatchTooLarge, grpc.StatusCode.INVALID_ARGUMENT),
+    (logstore.EmptyBatch, grpc.StatusCode.INVALID_ARGUMENT),
+    (logstore.CorruptBatch, grpc.StatusCode.INVALID_ARGUMENT),
+    (logstore.UnsupportedFormat, grpc.StatusCode.INVALID_ARGUMENT),
+    (logstore.QueueFull, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (logstore.DiskFull, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (logstore.CorruptLog, grpc.StatusCode.DATA_LOSS),
+    (logstore.LogPoisoned, grpc.StatusCode.UNAVAILABLE),
+    (logstore.LogClosed, grpc.StatusCode.UNAVAILABLE),
+)
+
+
+def handlers(service: LogService) -> grpc.GenericRpcHandler[Any, Any]:
+    """The service for `grpc.aio.Server.add_generic_rpc_handlers`."""
+    one, many = True, False
+    methods: dict[str, tuple[bool, bool, Callable[[Any, Call], Any], Any]] = {
+        "Produce": (one, one, service.produce, pb.ProduceRequest),
+        "Consume": (one, one, service.consume, pb.ConsumeRequest),
+        "ConsumeStream": (one, many, service.consume_stream, pb.ConsumeRequest),
+        "ProduceStream": (many, many, service.produce_stream, pb.ProduceRequest),
+        "GetServers": (one, one, service.get_servers, pb.GetServersRequest),
+        "ProduceBatch": (one, one, service.produce_batch, pb.ProduceBatchRequest),
+        "ProduceBatchStream": (many, many, service.produce_batch_stream, pb.ProduceBatchRequest),
+        "ConsumeBatches": (one, many, service.consume_batches, pb.ConsumeBatchesRequest),
+    }
+    bound = {
+        name: _handler(name, function, request, one_request=one_request, one_response=one_response)
+        for name, (one_request, one_response, function, request) in methods.items()
+    }
+    return grpc.method_handlers_generic_handler(SERVICE_NAME, bound)
+
+
+def _handler(
+    method: str, function: Callable[[Any, Call], Any], request: Any, *, one_request: bool, one_response: bool
+) -> grpc.RpcMethodHandler[Any, Any]:
+    make = {
+        (True, True): grpc.unary_unary_rpc_method_handler,
+        (True, False): grpc.unary_stream_rpc_method_handler,
+        (False, False): grpc.stream_stream_rpc_method_handler,
+    }[one_request, one_response]
+    behaviour = _answering(method, function) if one_response else _streaming(method, function)
+    return make(behaviour, request_deserializer=request.FromString, response_serializer=_serialize)
+
+
+def _serialize(message: Any) -> bytes:
+    data: bytes = message.SerializeToString()
+    return data
+
+
+def _answering(
+    method: str, function: Callable[[Any, Call], Awaitable[Any]]
+) -> Callable[[Any, Context], Awaitable[Any]]:
+    async def answer(request: Any, context: Context) -> Any:
+        try:
+            return await function(request, _call(method, context))
+        except Exception as error:  # every error becomes a status
+            await _abort(context, method, error)
+
+    return answer
+
+
+def _streaming(
+    method: str, function: Callable[[Any, Call], AsyncIterator[Any]]
+) -> Callable[[Any, Context], AsyncIterator[Any]]:
+    async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
+        try:
+            async for response in function(request, _call(method, context)):
+                yield response
+        except Exception as error:  # every error becomes a status
+            await _abort(context, method, error)
+
+    return stream
+
+
+def _call(method: str, context: Context) -> Call:
+    return Call(method, context.peer(), _subject(context), context.time_remaining())
+
+
+def _subject(context: Context) -> str | None:
+    """The common name of the verified client certificate."""
+    if context.peer_identity_key() == COMMON_NAME:  # the usual case, at a tenth of the price of what follows
+        names = context.peer_identities()
+    else:
+        names = context.auth_context().get(COMMON_NAME)
+    return next((name.decode(errors="replace") for name in names or ()), None)
+
+
+async def _abort(context: Context, method: str, error: Exception) -> None:
+    """End the call with the status for `error`. What only we should know stays in our log."""
+    code = next((code for kind, code in STATUS_CODES if isinstance(error, kind)), None)
+    text = str(error)
+    if code is None:
+        log.error("call failed method=%s peer=%s", method, context.peer(), exc_info=error)
+        code, text = grpc.StatusCode.INTERNAL, "internal error; the server's log says more"
+    number: int = code.value[0]
+    metadata: list[tuple[str, str | bytes]] = []
+    if isinstance(error, logstore.OffsetOutOfRange):
+        detail = pb.OffsetRange(offset=error.offset, start=error.start, end=error.end)
+        metadata.append((STATUS_DETAILS_KEY, pack_status(number, text, detail)))
+    if isinstance(error, Overloaded):
+        metadata.append((RETRY_PUSHBACK_KEY, str(error.retry_after_ms)))
+    if isinstance(error, logstore.DiskFull):
+        metadata.append((RETRY_PUSHBACK_KEY, str(DISK_FULL_RETRY_MS)))
+    await context.abort(code, text, tuple(metadata))

@@ -1,0 +1,249 @@
+"""The log service: what each method does, as functions of a request and a call.
+
+Nothing here knows gRPC. Errors are raised as what they are; the binding turns them into status codes. Batches pass
+through as bytes: lengths, checksum and offset columns are checked, records are never decoded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Final, Protocol, TypeVar
+
+from logstore import Config, OffsetOutOfRange, QueueFull, Record
+from logstore.reading import Frames
+from logstore.transfer import read_frames
+from raftlog.errors import Overloaded
+from raftlog.pb.log.v1 import log_pb2 as pb
+from raftlog.server.call import Call
+from raftlog.server.merging import ProduceMerger, Value
+
+OBJECT: Final = "*"  # of the policy, until there are topics
+FRAMES_BYTES_DEFAULT: Final = 1024 * 1024  # of a ConsumeBatches response if the client does not say
+RECORDS_BYTES: Final = 64 * 1024  # of frames read at a time for ConsumeStream
+AHEAD_MAX: Final = 256  # requests of a produce stream that are begun and not answered; then reading waits
+FOREVER: Final = (1 << 64) - 1
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+Begun = tuple[asyncio.Future[int], Callable[[int], Response]]  # what is on its way, and the answer made of it
+
+
+class CommitLog(Protocol):
+    """What the service needs of a log. `logstore.Log` has it."""
+
+    config: Config
+
+    @property
+    def start(self) -> int: ...
+    @property
+    def end(self) -> int: ...
+    def read(self, offset: int) -> Record: ...
+    def offset_at(self, time: int) -> int: ...
+    def frames(
+        self, start: int | None = None, end: int | None = None, *, bytes_max: int
+    ) -> Iterator[Frames]: ...
+    async def wait_async(self, seen_end: int) -> int: ...
+    def begin_append(self, batch: bytes | list[Value]) -> tuple[int, asyncio.Future[int]]: ...
+    async def room(self) -> None: ...
+
+
+class Access(Protocol):
+    """Decides who may do what."""
+
+    def require_subject(self, subject: str | None) -> None:
+        """Raise Unauthenticated if callers must prove who they are and this one did not."""
+        ...
+
+    def check(self, subject: str | None, object: str, action: str) -> None:
+        """Raise Unauthenticated or PermissionDenied unless the subject may do that."""
+        ...
+
+
+class LogService:
+    """The methods of `log.v1.Log`; proto/log/v1/log.proto says what each promises."""
+
+    def __init__(
+        self, log: CommitLog, access: Access, servers: Callable[[], list[pb.Server]], *, queue_bytes_max: int
+    ) -> None:
+        """`servers` tells the servers of the cluster."""
+        self._log = log
+        self._access = access
+        self._servers = servers
+        self._merger = ProduceMerger(log, queue_bytes_max=queue_bytes_max)
+
+    # ── producing ───────────────────────────────────────────────────────────────────────────────────
+
+    async def produce(self, request: pb.ProduceRequest, call: Call) -> pb.ProduceResponse:
+        self._access.check(call.subject, OBJECT, "produce")
+        return pb.ProduceResponse(offset=await self._merger.submit(value_of(request.record)))
+
+    async def produce_stream(
+        self, requests: AsyncIterator[pb.ProduceRequest], call: Call
+    ) -> AsyncIterator[pb.ProduceResponse]:
+        self._access.check(call.subject, OBJECT, "produce")
+
+        def begin(request: pb.ProduceRequest) -> Begun[pb.ProduceResponse]:
+            return self._merger.submit(value_of(request.record)), lambda offset: pb.ProduceResponse(
+                offset=offset
+            )
+
+        async for response in in_order(requests, begin, self._log.room):
+            yield response
+
+    async def produce_batch(self, request: pb.ProduceBatchRequest, call: Call) -> pb.ProduceBatchResponse:
+        self._access.check(call.subject, OBJECT, "produce")
+        first, response = self._begin_batch(request)
+        return response(await first)
+
+    async def produce_batch_stream(
+        self, requests: AsyncIterator[pb.ProduceBatchRequest], call: Call
+    ) -> AsyncIterator[pb.ProduceBatchResponse]:
+        self._access.check(call.subject, OBJECT, "produce")
+        async for response in in_order(requests, self._begin_batch, self._log.room):
+            yield response
+
+    def _begin_batch(self, request: pb.ProduceBatchRequest) -> Begun[pb.ProduceBatchResponse]:
+        count, first = self._log.begin_append(request.batch)
+        return first, lambda first: pb.ProduceBatchResponse(first_offset=first, end_offset=first + count)
+
+    # ── consuming ───────────────────────────────────────────────────────────────────────────────────
+
+    async def consume(self, request: pb.ConsumeRequest, call: Call) -> pb.ConsumeResponse:
+        self._access.check(call.subject, OBJECT, "consume")
+        return self._consumed(self._log.read(request.offset))
+
+    async def consume_stream(
+        self, request: pb.ConsumeRequest, call: Call
+    ) -> AsyncIterator[pb.ConsumeResponse]:
+        self._access.check(call.subject, OBJECT, "consume")
+        start = request.offset
+        async for frames in self._frames(start, FOREVER, follow=True, bytes_max=RECORDS_BYTES):
+            for found in read_frames(frames.data):
+                for record in found.records(start, FOREVER):
+                    yield self._consumed(record)
+
+    async def consume_batches(
+        self, request: pb.ConsumeBatchesRequest, call: Call
+    ) -> AsyncIterator[pb.ConsumeBatchesResponse]:
+        self._access.check(call.subject, OBJECT, "consume")
+        log_end = self._log.end
+        start = self._start_of(request)
+        end = request.end_offset if request.HasField("end_offset") else FOREVER
+        if not request.follow:
+            end = min(end, log_end)
+            if not self._log.start <= start <= log_end:
+                raise OffsetOutOfRange(start, self._log.start, log_end)
+            if start >= end:  # nothing to read, but what the log holds is news
+                yield self._batches(Frames(start, start, b""))
+        bytes_max = min(request.bytes_max or FRAMES_BYTES_DEFAULT, self._log.config.batch_bytes_max)
+        async for frames in self._frames(start, end, follow=request.follow, bytes_max=bytes_max):
+            yield self._batches(frames)
+
+    async def _frames(self, start: int, end: int, *, follow: bool, bytes_max: int) -> AsyncIterator[Frames]:
+        """Frames with the records start..end-1; with `follow` also those that come later, without polling."""
+        while start < end:
+            log_end = self._log.end
+            if start > log_end and follow:  # not there yet
+                await self._log.wait_async(log_end)
+                continue
+            frames = self._log.frames(start, min(end, log_end), bytes_max=bytes_max)
+            while (
+                some := await asyncio.to_thread(next, frames, None)
+            ) is not None:  # it may have to wait for a disk
+                yield some
+                start = some.end_offset
+            if not follow:
+                return
+            if start >= log_end and start < end:
+                await self._log.wait_async(log_end)
+
+    def _start_of(self, request: pb.ConsumeBatchesRequest) -> int:
+        match request.WhichOneof("start"):
+            case "offset":
+                return request.offset
+            case "latest":
+                return self._log.end
+            case "time_ns":
+                return self._log.offset_at(request.time_ns)
+            case _:
+                return self._log.start
+
+    def _consumed(self, record: Record) -> pb.ConsumeResponse:
+        return pb.ConsumeResponse(
+            record=message_of(record), log_start=self._log.start, high_watermark=self._log.end
+        )
+
+    def _batches(self, frames: Frames) -> pb.ConsumeBatchesResponse:
+        return pb.ConsumeBatchesResponse(
+            first_offset=frames.first_offset,
+            end_offset=frames.end_offset,
+            frames=frames.data,
+            log_start=self._log.start,
+            high_watermark=self._log.end,
+        )
+
+    # ── the cluster ─────────────────────────────────────────────────────────────────────────────────
+
+    async def get_servers(self, request: pb.GetServersRequest, call: Call) -> pb.GetServersResponse:
+        self._access.require_subject(call.subject)
+        return pb.GetServersResponse(servers=self._servers())
+
+
+def value_of(message: pb.Record) -> Value:
+    if not (message.key or message.timestamp_ns or message.headers):
+        return message.value
+    headers = tuple((header.name, header.value) for header in message.headers)
+    return Record(message.value, message.key, message.timestamp_ns, headers)
+
+
+def message_of(record: Record) -> pb.Record:
+    message = pb.Record(
+        value=record.value,
+        offset=record.offset,
+        term=record.term,
+        key=record.key,
+        timestamp_ns=record.timestamp,
+    )
+    for name, value in record.headers:
+        message.headers.add(name=name, value=value)
+    return message
+
+
+async def in_order(
+    requests: AsyncIterator[Request],
+    begin: Callable[[Request], Begun[Response]],
+    room: Callable[[], Awaitable[None]],
+) -> AsyncIterator[Response]:
+    """The answers to `requests`, in their order. Up to AHEAD_MAX are begun before the first is answered.
+
+    Where `begin` is refused because too much is on its way, waits for room and so makes the sender wait. Ends when
+    all are answered and no more come. After the first error no more are begun; those that were may be carried out.
+    """
+    begun: asyncio.Queue[Begun[Response] | None] = asyncio.Queue(AHEAD_MAX)
+
+    async def begin_one(request: Request) -> Begun[Response]:
+        while True:
+            try:
+                return begin(request)
+            except (Overloaded, QueueFull):
+                await room()
+
+    async def begin_all() -> None:
+        try:
+            async for request in requests:
+                await begun.put(await begin_one(request))
+        finally:
+            await begun.put(None)
+
+    reader = asyncio.create_task(begin_all())
+    try:
+        while (one := await begun.get()) is not None:
+            future, response = one
+            yield response(await future)
+        await reader
+    finally:
+        reader.cancel()
+        while not begun.empty():
+            if (left := begun.get_nowait()) is not None:
+                left[0].cancel()
