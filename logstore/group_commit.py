@@ -48,9 +48,13 @@ class GroupCommit(Generic[Request, Outcome]):
         """What `serve` returned for this request, or raises what it raised."""
         waiter: _Waiter[Request, Outcome] = _Waiter(request)
         self._queue.append(waiter)
-        if not self._leading.acquire(blocking=False):
+        leads = self._leading.acquire(
+            blocking=False
+        )  # though a leader may have served it since it was queued
+        if not leads:
             waiter.sleep.acquire()
-        if not waiter.is_served:
+            leads = not waiter.is_served
+        if leads:
             self._lead()
         if waiter.error is not None:
             raise waiter.error
@@ -71,7 +75,7 @@ class GroupCommit(Generic[Request, Outcome]):
         self._let_others_come()
         group = [self._queue.popleft() for _ in range(len(self._queue))]
         try:
-            outcomes = self._serve([waiter.request for waiter in group])
+            outcomes = self._serve([waiter.request for waiter in group]) if group else ()
             for waiter, outcome in zip(group, outcomes, strict=True):
                 waiter.outcome = outcome
         except Exception as error:  # each of the callers gets it
@@ -103,6 +107,6 @@ class GroupCommit(Generic[Request, Outcome]):
             self._queue[0].sleep.release()
             return
         self._leading.release()
-        # Somebody may have queued up just before that and gone to sleep.
-        if self._queue and self._leading.acquire(blocking=False):
+        # Somebody may have queued up just before that and gone to sleep. A loner hands over to them itself.
+        if self._queue and not self._loners and self._leading.acquire(blocking=False):
             self._queue[0].sleep.release()
