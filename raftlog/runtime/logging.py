@@ -112,8 +112,9 @@ def _json_renderer() -> structlog.typing.Processor:
 
 def _console_renderer(*, colors: bool) -> structlog.typing.Processor:
     # The plain form of a trace: the others show the values of local variables, keys and records among them.
+    no_padding = 0  # by position: its name changed between versions
     return structlog.dev.ConsoleRenderer(
-        colors=colors, exception_formatter=structlog.dev.plain_traceback, pad_event_to=0, pad_level=False
+        no_padding, colors=colors, exception_formatter=structlog.dev.plain_traceback, pad_level=False
     )
 
 
