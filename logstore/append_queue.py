@@ -95,7 +95,7 @@ class AppendQueue:
         outcomes: Sequence[int | Exception]
         try:
             outcomes = self._writer.append([waiting.payload for waiting in group])
-        except Exception as error:  # whatever it is, the callers get it
+        except Exception as error:  # noqa: BLE001  # whatever it is, the callers get it
             outcomes = [error] * len(group)
         with self._lock:
             self._pending_bytes -= sum(waiting.payload.size for waiting in group)

@@ -78,7 +78,7 @@ class GroupCommit(Generic[Request, Outcome]):
             outcomes = self._serve([waiter.request for waiter in group]) if group else ()
             for waiter, outcome in zip(group, outcomes, strict=True):
                 waiter.outcome = outcome
-        except Exception as error:  # each of the callers gets it
+        except Exception as error:  # noqa: BLE001  # each of the callers gets it
             for waiter in group:
                 waiter.error = error
         except BaseException:  # only the thread that it was meant for may see an interrupt

@@ -164,6 +164,11 @@ class Log:
     def _on_full_segment(self) -> None:
         self._housekeeper.wake()
 
+    @property
+    def failure(self) -> LogError | None:
+        """Why appends are refused (LogPoisoned, LogClosed); None while they are not."""
+        return self._writer.failure
+
     # ── appending ───────────────────────────────────────────────────────────────────────────────────
 
     @property

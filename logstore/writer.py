@@ -112,6 +112,11 @@ class Writer:
         return self._appender.durable_index
 
     @property
+    def failure(self) -> LogError | None:
+        """Why writes are refused; None while they are not."""
+        return None if self._refusal is None else self._refusal()
+
+    @property
     def configuration(self) -> Configuration:
         return self._appender.configuration
 

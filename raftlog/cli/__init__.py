@@ -20,6 +20,10 @@ from raftlog.errors import ConfigError, RaftlogError
 # command, which is also the name of its module: its line in the help
 COMMANDS: Final = {
     "serve": "Run a server.",
+    "produce": "Append lines as records.",
+    "consume": "Print records.",
+    "servers": "List the servers of the cluster.",
+    "demo": "Run a server, produce, consume, compare; see what it does in ten seconds.",
     "certs": "Make certificates and keys for servers and clients.",
 }
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Final
 
 import grpc
@@ -11,13 +12,17 @@ import grpc
 import logstore
 from raftlog.errors import Overloaded, PermissionDenied, Unauthenticated
 from raftlog.pb.log.v1 import log_pb2 as pb
+from raftlog.runtime.logging import get_logger
+from raftlog.runtime.metrics import MethodMetrics, Metrics
 from raftlog.server.call import Call
 from raftlog.server.service import LogService
 from raftlog.wire.status_details import RETRY_PUSHBACK_KEY, STATUS_DETAILS_KEY, pack_status
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 SERVICE_NAME: Final = "log.v1.Log"
+OK: Final = grpc.StatusCode.OK.name
+CANCELLED: Final = grpc.StatusCode.CANCELLED.name  # until something else is known
 COMMON_NAME: Final = "x509_common_name"
 DISK_FULL_RETRY_MS: Final = 5_000  # somebody has to make room
 
@@ -43,7 +48,7 @@ STATUS_CODES: Final[tuple[tuple[type[Exception], grpc.StatusCode], ...]] = (
 )
 
 
-def handlers(service: LogService) -> grpc.GenericRpcHandler[Any, Any]:
+def handlers(service: LogService, metrics: Metrics) -> grpc.GenericRpcHandler[Any, Any]:
     """The service for `grpc.aio.Server.add_generic_rpc_handlers`."""
     one, many = True, False
     methods: dict[str, tuple[bool, bool, Callable[[Any, Call], Any], Any]] = {
@@ -57,22 +62,31 @@ def handlers(service: LogService) -> grpc.GenericRpcHandler[Any, Any]:
         "ConsumeBatches": (one, many, service.consume_batches, pb.ConsumeBatchesRequest),
     }
     bound = {
-        name: _handler(name, function, request, one_request=one_request, one_response=one_response)
+        name: _handler(function, request, metrics.of_method(name), name, one_request, one_response)
         for name, (one_request, one_response, function, request) in methods.items()
     }
     return grpc.method_handlers_generic_handler(SERVICE_NAME, bound)
 
 
 def _handler(
-    method: str, function: Callable[[Any, Call], Any], request: Any, *, one_request: bool, one_response: bool
+    function: Callable[[Any, Call], Any],
+    request: Any,
+    counts: MethodMetrics,
+    method: str,
+    one_request: bool,
+    one_response: bool,
 ) -> grpc.RpcMethodHandler[Any, Any]:
     make = {
         (True, True): grpc.unary_unary_rpc_method_handler,
         (True, False): grpc.unary_stream_rpc_method_handler,
         (False, False): grpc.stream_stream_rpc_method_handler,
     }[one_request, one_response]
-    behaviour = _answering(method, function) if one_response else _streaming(method, function)
-    return make(behaviour, request_deserializer=request.FromString, response_serializer=_serialize)
+    bind = _answering if one_response else _streaming
+    return make(
+        bind(function, counts, method),
+        request_deserializer=request.FromString,
+        response_serializer=_serialize,
+    )
 
 
 def _serialize(message: Any) -> bytes:
@@ -81,26 +95,37 @@ def _serialize(message: Any) -> bytes:
 
 
 def _answering(
-    method: str, function: Callable[[Any, Call], Awaitable[Any]]
+    function: Callable[[Any, Call], Awaitable[Any]], counts: MethodMetrics, method: str
 ) -> Callable[[Any, Context], Awaitable[Any]]:
     async def answer(request: Any, context: Context) -> Any:
+        counts.began()
+        code, start = CANCELLED, time.perf_counter()
         try:
-            return await function(request, _call(method, context))
-        except Exception as error:  # every error becomes a status
-            await _abort(context, method, error)
+            response = await function(request, _call(method, context))
+            code = OK
+            return response
+        except Exception as error:  # noqa: BLE001  # every error becomes a status
+            code = await _abort(context, method, error)
+        finally:
+            counts.ended(code, seconds=time.perf_counter() - start)
 
     return answer
 
 
 def _streaming(
-    method: str, function: Callable[[Any, Call], AsyncIterator[Any]]
+    function: Callable[[Any, Call], AsyncIterator[Any]], counts: MethodMetrics, method: str
 ) -> Callable[[Any, Context], AsyncIterator[Any]]:
     async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
+        counts.began()
+        code = CANCELLED
         try:
             async for response in function(request, _call(method, context)):
                 yield response
-        except Exception as error:  # every error becomes a status
-            await _abort(context, method, error)
+            code = OK
+        except Exception as error:  # noqa: BLE001  # every error becomes a status
+            code = await _abort(context, method, error)
+        finally:
+            counts.ended(code, seconds=None)
 
     return stream
 
@@ -118,12 +143,14 @@ def _subject(context: Context) -> str | None:
     return next((name.decode(errors="replace") for name in names or ()), None)
 
 
-async def _abort(context: Context, method: str, error: Exception) -> None:
-    """End the call with the status for `error`. What only we should know stays in our log."""
+async def _abort(context: Context, method: str, error: Exception) -> str:
+    """End the call with the status for `error`, and return its name. What only we should know stays in our log."""
+    if isinstance(error, grpc.aio.AbortError):
+        raise error
     code = next((code for kind, code in STATUS_CODES if isinstance(error, kind)), None)
     text = str(error)
     if code is None:
-        log.error("call failed method=%s peer=%s", method, context.peer(), exc_info=error)
+        log.error("call failed", method=method, peer=context.peer(), exc_info=error)
         code, text = grpc.StatusCode.INTERNAL, "internal error; the server's log says more"
     number: int = code.value[0]
     metadata: list[tuple[str, str | bytes]] = []
@@ -134,4 +161,6 @@ async def _abort(context: Context, method: str, error: Exception) -> None:
         metadata.append((RETRY_PUSHBACK_KEY, str(error.retry_after_ms)))
     if isinstance(error, logstore.DiskFull):
         metadata.append((RETRY_PUSHBACK_KEY, str(DISK_FULL_RETRY_MS)))
-    await context.abort(code, text, tuple(metadata))
+    with suppress(grpc.aio.AbortError):  # that is how `abort` returns
+        await context.abort(code, text, tuple(metadata))
+    return code.name

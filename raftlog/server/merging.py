@@ -67,7 +67,7 @@ class ProduceMerger:
         batch, self._waiting = self._waiting[:count], self._waiting[count:]
         try:
             _, first = self._log.begin_append([waiting.value for waiting in batch])
-        except Exception as error:  # whatever it is, the callers get it
+        except Exception as error:  # noqa: BLE001  # whatever it is, the callers get it
             self._settle(batch, error)
             return
         if first.done():

@@ -1,0 +1,87 @@
+"""`raftlog produce`: lines into records."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from logstore.cli.output import Json, byte_progress, print_json
+from raftlog.cli import make_app
+from raftlog.cli.connection import (
+    DEFAULT_ADDR,
+    DEFAULT_NAME,
+    Addr,
+    CaFile,
+    CertFile,
+    Certs,
+    Insecure,
+    KeyFile,
+    Name,
+    tls_files,
+)
+from raftlog.client.client import Client
+from raftlog.client.producer import Handle, ProducerConfig
+
+app = make_app()
+
+LINGER_MS = 5.0
+
+
+@app.command()
+def produce(
+    files: Annotated[list[Path] | None, typer.Argument(help="Text files; standard input if none.")] = None,
+    batch: Annotated[int, typer.Option(help="Lines at most that are stored together.", min=1)] = 10_000,
+    addr: Addr = DEFAULT_ADDR,
+    certs: Certs = None,
+    name: Name = DEFAULT_NAME,
+    cert_file: CertFile = None,
+    key_file: KeyFile = None,
+    ca_file: CaFile = None,
+    insecure: Insecure = False,
+    json: Json = False,
+) -> None:
+    """Append each line as a record, in order, and say under which offsets they are stored."""
+    tls = tls_files(certs, name, cert_file, key_file, ca_file, insecure)
+    total = sum(path.stat().st_size for path in files or [])
+    config = ProducerConfig(batch_records_max=batch, linger_ms=LINGER_MS)
+    count = 0
+    first = last = None
+    start = time.perf_counter()
+    with (
+        byte_progress("producing", total) as advance,
+        Client(addr, tls=tls) as client,
+        client.producer(config) as producer,
+    ):
+        unanswered: deque[Handle] = deque()
+        for line in _lines(files):
+            unanswered.append(producer.send(line.rstrip(b"\r\n")))
+            count += 1
+            advance(len(line))
+            while unanswered and unanswered[0].done():
+                last = unanswered.popleft().result()
+                first = last if first is None else first
+        while unanswered:
+            last = unanswered.popleft().result()
+            first = last if first is None else first
+    seconds = time.perf_counter() - start
+    if json:
+        print_json(
+            {"records": count, "first_offset": first, "last_offset": last, "seconds": round(seconds, 3)}
+        )
+    else:
+        where = "" if first is None else f", offsets {first} to {last}"
+        typer.echo(f"stored {count:,} records{where}; {count / seconds:,.0f} records/s")
+
+
+def _lines(files: list[Path] | None) -> Iterator[bytes]:
+    if not files:
+        yield from sys.stdin.buffer
+    for path in files or []:
+        with path.open("rb") as file:
+            yield from file

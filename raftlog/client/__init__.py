@@ -1,0 +1,1 @@
+"""Clients of the log service, for asyncio and for threads."""

@@ -1,0 +1,53 @@
+"""What a failed call means, as exceptions: the engine's where it has one, so that code runs against both."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import grpc
+
+from logstore.errors import OffsetOutOfRange
+from raftlog.errors import RaftlogError
+from raftlog.pb.log.v1 import log_pb2 as pb
+from raftlog.wire.status_details import RETRY_PUSHBACK_KEY, STATUS_DETAILS_KEY, find_detail
+
+AGAIN: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
+
+
+class CallFailed(RaftlogError):
+    """A call ended with an error. `code` is gRPC's; `is_unknown` that a produce may have been stored all the same."""
+
+    def __init__(
+        self, code: grpc.StatusCode, text: str, *, retry_after_ms: int | None = None, is_unknown: bool = False
+    ) -> None:
+        unknown = "; whether it was stored is not known" if is_unknown else ""
+        super().__init__(f"{code.name}: {text}{unknown}")
+        self.code = code
+        self.retry_after_ms = retry_after_ms
+        self.is_unknown = is_unknown
+
+    @property
+    def is_passing(self) -> bool:
+        """Whether the same call may succeed a little later."""
+        return self.code in AGAIN
+
+
+def failure(error: grpc.aio.AioRpcError, *, is_produce: bool = False) -> Exception:
+    """The exception to raise for a failed call."""
+    pairs: Any = error.trailing_metadata() or ()
+    metadata: dict[str, str | bytes] = dict(pairs)
+    code = error.code()
+    if code is grpc.StatusCode.OUT_OF_RANGE:
+        details = metadata.get(STATUS_DETAILS_KEY, b"")
+        found = find_detail(details, pb.OffsetRange) if isinstance(details, bytes) else None
+        if found is not None:
+            return OffsetOutOfRange(found.offset, found.start, found.end)
+    pushback = str(metadata.get(RETRY_PUSHBACK_KEY, ""))
+    is_refused = code in (
+        grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+    )  # fmt: skip
+    return CallFailed(
+        code, error.details() or "no reason given", retry_after_ms=int(pushback) if pushback.isdigit() else None,
+        is_unknown=is_produce and not is_refused,
+    )  # fmt: skip

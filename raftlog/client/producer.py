@@ -1,0 +1,305 @@
+"""Merges records into batches and keeps several batches on the way: the client's side of paying per batch.
+
+A record joins the batch that is being filled. That batch is sent when it is full, or when its first record has waited
+for `linger_ms` and fewer than `in_flight_max` batches are on the way; so batches grow by themselves when the server
+is busy, and a lone record does not wait longer than asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable, Generator
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+import grpc
+from grpc.aio import EOF  # type: ignore[attr-defined]  # the stubs have forgotten it
+
+from logstore import Record
+from logstore.config import MIB, Config
+from logstore.encode import encode_batch
+from logstore.errors import LogError, RecordTooLarge
+from logstore.frame import wire_frame
+from logstore.waking import Alarm, Waker
+from raftlog.client.failures import CallFailed, failure
+from raftlog.errors import RaftlogError
+from raftlog.pb.log.v1 import log_pb2 as pb
+
+RECORD_OVERHEAD_BYTES: Final = 64  # an estimate of a record's share of the columns
+
+
+class ProducerFull(RaftlogError):
+    """Too many bytes wait to be sent. The record was not taken; `await producer.room()`."""
+
+
+class ProducerClosed(RaftlogError):
+    """The producer was closed. The record was not taken."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProducerConfig:
+    linger_ms: float = 1.0  # how long a record waits for company at most, while fewer batches are on the way
+    batch_bytes_max: int = MIB
+    batch_records_max: int = 10_000
+    in_flight_max: int = 4  # batches sent and not answered
+    pending_bytes_max: int = 32 * MIB  # taken and not answered; beyond it `send` refuses, or blocks a thread
+    compression: str = "none"  # of values: none or zstd
+    answer_timeout_s: float = 30.0  # without any answer for so long, what is on the way fails
+
+
+class _Batch:
+    """Records that are sent together. `done` is the offset of the first."""
+
+    __slots__ = ("bytes", "done", "values", "waiter")
+
+    def __init__(self) -> None:
+        self.values: list[bytes | Record] = []
+        self.bytes = 0
+        self.done: Future[int] = Future()
+        self.waiter: asyncio.Future[int] | None = None  # `done` for the loop that awaits it
+
+
+class Handle:
+    """A record on its way: `await handle` or `handle.result()` is its offset, once it is stored."""
+
+    __slots__ = ("_batch", "_number")
+
+    def __init__(self, batch: _Batch, number: int) -> None:
+        self._batch = batch
+        self._number = number
+
+    def __await__(self) -> Generator[Any, None, int]:
+        batch = self._batch
+        if not batch.done.done():
+            if batch.waiter is None:
+                batch.waiter = asyncio.wrap_future(batch.done)
+            yield from asyncio.shield(batch.waiter).__await__()  # one record's task may be cancelled alone
+        return batch.done.result() + self._number
+
+    def result(self, timeout_s: float | None = None) -> int:
+        """For threads; TimeoutError if it takes longer."""
+        return self._batch.done.result(timeout_s) + self._number
+
+    def done(self) -> bool:
+        return self._batch.done.done()
+
+
+class Producer:
+    """Made by a client. `send` may be called from any thread; everything else runs in the client's event loop."""
+
+    def __init__(self, stub: Any, config: ProducerConfig) -> None:
+        self._stub = stub
+        self._config = config
+        self._engine_config = Config(compression="zstd" if config.compression == "zstd" else "none")
+        self._record_bytes_max = self._engine_config.record_bytes_max
+        self._loop = asyncio.get_running_loop()
+        self._loop_thread = threading.get_ident()
+        self._wake = asyncio.Event()  # there may be something to send
+        self._in_flight: deque[_Batch] = deque()  # sent and not answered, in order
+        self._stream: Any = None
+        self._sender = self._loop.create_task(self._send_batches())
+        self._reader: asyncio.Task[None] | None = None  # of the open stream
+
+        self._lock = threading.Lock()  # guards what follows
+        self._filling = _Batch()
+        self._is_due = False  # the filling batch has waited long enough
+        self._full: deque[_Batch] = deque()  # waiting to be sent
+        self._pending_bytes = 0  # of records taken and not answered
+        self._room_wakers: list[Waker] = []
+        self._is_closed = False
+
+    def send(self, value: bytes | Record) -> Handle:
+        """Take a record, to be stored behind those sent before it by the same thread.
+
+        Raises RecordTooLarge, ProducerFull while `pending_bytes_max` wait, or ProducerClosed; then it was not taken.
+        """
+        if type(value) is not bytes:
+            value = value if isinstance(value, Record) else bytes(memoryview(value))
+        size = RECORD_OVERHEAD_BYTES + (len(value) if isinstance(value, bytes) else _size_of(value))
+        if size > self._record_bytes_max:
+            raise RecordTooLarge(size - RECORD_OVERHEAD_BYTES, self._record_bytes_max)
+        config, lock = self._config, self._lock
+        lock.acquire()  # `with` would cost as much again as the rest of this function
+        try:
+            if self._pending_bytes + size > config.pending_bytes_max and self._pending_bytes:
+                raise ProducerFull(f"{self._pending_bytes} bytes wait to be stored")
+            if self._is_closed:
+                raise ProducerClosed("the producer is closed")
+            batch = self._filling
+            number = len(batch.values)
+            if number and (number >= config.batch_records_max or batch.bytes + size > config.batch_bytes_max):
+                self._full.append(batch)
+                batch = self._filling = _Batch()
+                self._is_due = False
+                number = 0
+            batch.values.append(value)
+            batch.bytes += size
+            self._pending_bytes += size
+        finally:
+            lock.release()
+        if number == 0:
+            self._call_in_loop(self._begin_linger, batch)
+        return Handle(batch, number)
+
+    async def room(self) -> None:
+        """Return when `send` has room again, at once if it has."""
+        while (alarm := self._room_alarm()) is not None:
+            await alarm.wait()
+
+    def wait_for_room(self) -> None:
+        """As `room`, for threads other than the loop's."""
+        event = threading.Event()
+        with self._lock:
+            if self._pending_bytes <= self._config.pending_bytes_max // 2:
+                return
+            self._room_wakers.append(event.set)
+        event.wait()
+
+    def _room_alarm(self) -> Alarm | None:
+        with self._lock:
+            if self._pending_bytes <= self._config.pending_bytes_max // 2:
+                return None
+            alarm = Alarm()
+            self._room_wakers.append(alarm.ring)
+            return alarm
+
+    async def flush(self) -> None:
+        """Send what waits, and return when all that was taken is answered; raises the first error among it."""
+        with self._lock:
+            self._is_due = True
+            batches = [*self._in_flight, *self._full]
+            if self._filling.values:
+                batches.append(self._filling)
+        self._wake.set()
+        outcomes = await asyncio.gather(
+            *(asyncio.wrap_future(batch.done) for batch in batches), return_exceptions=True
+        )
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+
+    async def close(self) -> None:
+        """Flush, and take no more. The error of a record is raised by its handle, not here."""
+        with self._lock:
+            self._is_closed = True
+        with suppress(RaftlogError, LogError):
+            await self.flush()
+        self._sender.cancel()
+        if self._stream is not None:
+            await self._stream.done_writing()
+        if self._reader is not None:
+            await self._reader
+
+    # ── in the loop ─────────────────────────────────────────────────────────────────────────────────
+
+    def _call_in_loop(self, function: Callable[..., None], *args: Any) -> None:
+        if threading.get_ident() == self._loop_thread:
+            function(*args)
+        else:
+            self._loop.call_soon_threadsafe(function, *args)
+
+    def _begin_linger(self, batch: _Batch) -> None:
+        """A batch has its first record."""
+        self._wake.set()  # the one before it may be full
+        self._loop.call_later(self._config.linger_ms / 1000, self._end_linger, batch)
+
+    def _end_linger(self, batch: _Batch) -> None:
+        with self._lock:
+            self._is_due = self._is_due or self._filling is batch
+        self._wake.set()
+
+    def _next_batch(self) -> _Batch | None:
+        """The batch to send now, if there is one and the window has room."""
+        if len(self._in_flight) >= self._config.in_flight_max:
+            return None
+        with self._lock:
+            if self._full:
+                return self._full.popleft()
+            if self._is_due and self._filling.values:
+                batch, self._filling = self._filling, _Batch()
+                self._is_due = False
+                return batch
+        return None
+
+    async def _send_batches(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while (batch := self._next_batch()) is not None:
+                await self._send(batch)
+
+    async def _send(self, batch: _Batch) -> None:
+        try:
+            frame = wire_frame(encode_batch(batch.values, self._engine_config))
+        except (LogError, ValueError) as error:
+            self._settle(batch, error)
+            return
+        if self._stream is None:
+            self._stream = self._stub.ProduceBatchStream()
+            self._reader = self._loop.create_task(self._read_answers(self._stream))
+        self._in_flight.append(batch)
+        stream = self._stream
+        try:
+            await stream.write(pb.ProduceBatchRequest(batch=frame))
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError, asyncio.CancelledError):
+            if self._sender.cancelling():
+                raise
+            # The reader learns why, and tells those who wait.
+
+    async def _read_answers(self, stream: Any) -> None:
+        """Settle batches in the order in which they were sent, until the stream ends."""
+        error: Exception = CallFailed(
+            grpc.StatusCode.UNAVAILABLE, "the server ended the stream", is_unknown=True
+        )
+        try:
+            while True:
+                answer = await self._answer(stream)
+                if answer is EOF:
+                    break
+                self._settle(self._in_flight.popleft(), answer.first_offset)
+                self._wake.set()
+        except grpc.aio.AioRpcError as failed:
+            error = failure(failed, is_produce=True)
+        except TimeoutError:
+            stream.cancel()
+            waited = self._config.answer_timeout_s
+            error = CallFailed(
+                grpc.StatusCode.DEADLINE_EXCEEDED, f"no answer for {waited} s", is_unknown=True
+            )
+        if self._stream is stream:
+            self._stream = None
+        while self._in_flight:
+            self._settle(self._in_flight.popleft(), error)
+        self._wake.set()
+
+    async def _answer(self, stream: Any) -> Any:
+        """The next answer. Its time counts from when something is on the way."""
+        read = asyncio.ensure_future(stream.read())
+        while True:
+            done, _ = await asyncio.wait((read,), timeout=self._config.answer_timeout_s)
+            if done:
+                return read.result()
+            if self._in_flight:
+                read.cancel()
+                raise TimeoutError
+
+    def _settle(self, batch: _Batch, outcome: int | Exception) -> None:
+        with self._lock:
+            self._pending_bytes -= batch.bytes
+            wakers: list[Waker] = []
+            if self._pending_bytes <= self._config.pending_bytes_max // 2:
+                wakers, self._room_wakers = self._room_wakers, []
+        if isinstance(outcome, Exception):
+            batch.done.set_exception(outcome)
+        else:
+            batch.done.set_result(outcome)
+        for wake in wakers:
+            wake()
+
+
+def _size_of(record: Record) -> int:
+    return len(record.value) + len(record.key) + sum(len(name) + len(data) for name, data in record.headers)

@@ -1,0 +1,146 @@
+"""The demo: makes certificates, runs a server as a process of its own, produces, consumes, compares."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any, Final
+
+from raftlog.client.client import Client
+from raftlog.errors import RaftlogError
+from raftlog.net.certificates import CertificatePlan, init_folder
+from raftlog.net.tls import TlsFiles
+from raftlog.server.acl import default_files
+
+TEXT_FILE: Final = Path(__file__).with_name("text.txt")
+RECORDS_DEFAULT: Final = 100_000  # the text of the package is repeated until there are so many
+SINGLES: Final = 200  # records sent one by one, to measure how long one takes
+START_S_MAX: Final = 30.0
+STOP_S_MAX: Final = 30.0
+
+Progress = Callable[[str], None]
+
+
+class DemoFailed(RaftlogError):
+    """The demo's server did not start, or did not stop."""
+
+
+@dataclass(slots=True)
+class Result:
+    """What happened, in the order in which it did: what, and how it went."""
+
+    steps: list[tuple[str, str]] = field(default_factory=list)
+    figures: dict[str, float | int] = field(default_factory=dict)
+    differences: list[str] = field(default_factory=list)  # between what went in and what came out
+
+    def note(self, what: str, how: str, **figures: float | int) -> None:
+        self.steps.append((what, how))
+        self.figures |= figures
+
+
+def lines_of(file: Path | None) -> list[bytes]:
+    """The lines of a file; without one those of the package's text, over and over."""
+    lines = (file or TEXT_FILE).read_bytes().splitlines()
+    return lines if file else list(islice(cycle(lines), RECORDS_DEFAULT))
+
+
+def play(lines: Sequence[bytes], progress: Progress) -> Result:
+    """Everything, in a temporary folder that is gone afterwards."""
+    result = Result()
+    with tempfile.TemporaryDirectory(prefix="raftlog-demo-") as folder:
+        progress("making certificates")
+        start = time.perf_counter()
+        certs = Path(folder, "certs")
+        init_folder(certs, CertificatePlan(), extra_files=default_files())
+        result.note("certificates", f"an authority, a server, two clients, in {_ms(start)}")
+        progress("starting a server")
+        start = time.perf_counter()
+        with server(Path(folder), certs) as (address, process):
+            result.note("server", f"process {process.pid} on {address}, mutual TLS, every record synced, in {_ms(start)}")
+            tls = TlsFiles.in_folder(certs, "root-client")
+            with Client(address, tls=tls) as client:
+                _produce(client, lines, result, progress)
+                _consume(client, lines, result, progress)
+                _produce_singles(client, result, progress)
+            progress("stopping the server")
+            start = time.perf_counter()
+        result.note("server", f"stopped cleanly in {_ms(start)}")
+    return result
+
+
+def _produce(client: Client, lines: Sequence[bytes], result: Result, progress: Progress) -> None:
+    progress(f"producing {len(lines):,} records")
+    start = time.perf_counter()
+    with client.producer() as producer:
+        handles = [producer.send(line) for line in lines]
+        offsets = [handle.result() for handle in handles]
+    seconds = time.perf_counter() - start
+    if offsets != list(range(len(lines))):
+        result.differences.append("the records were not stored under the offsets 0, 1, 2...")
+    rate = len(lines) / seconds
+    result.note(
+        "produce", f"{len(lines):,} records, {sum(map(len, lines)):,} bytes: {rate:,.0f} records/s",
+        records=len(lines), produce_records_per_s=round(rate),
+    )  # fmt: skip
+
+
+def _consume(client: Client, lines: Sequence[bytes], result: Result, progress: Progress) -> None:
+    progress("consuming and comparing")
+    start = time.perf_counter()
+    values: list[bytes] = []
+    for batch in client.batches():
+        values += batch.to_pylist()
+    seconds = time.perf_counter() - start
+    if values != list(lines):
+        place = next((i for i, (a, b) in enumerate(zip(values, lines, strict=False)) if a != b), min(len(values), len(lines)))
+        result.differences.append(f"{len(values):,} records came out, the first difference is at offset {place}")
+    rate = len(values) / seconds
+    equal = "equal to what went in" if not result.differences else "NOT what went in"
+    result.note("consume", f"{len(values):,} records, {equal}: {rate:,.0f} records/s", consume_records_per_s=round(rate))
+
+
+def _produce_singles(client: Client, result: Result, progress: Progress) -> None:
+    progress("producing one by one")
+    times = []
+    for number in range(SINGLES):
+        start = time.perf_counter()
+        client.append(b"one record, number %d" % number)
+        times.append(1000 * (time.perf_counter() - start))
+    times.sort()
+    median, late = times[SINGLES // 2], times[SINGLES * 99 // 100]
+    result.note(
+        "one by one", f"{SINGLES} records, each synced before the answer: median {median:.1f} ms, 99 % {late:.1f} ms",
+        single_ms_median=round(median, 2), single_ms_p99=round(late, 2),
+    )  # fmt: skip
+
+
+@contextmanager
+def server(folder: Path, certs: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """(address, process) of a server that runs until the context ends; DemoFailed if it does not start or stop."""
+    settings = {
+        "data-dir": str(folder / "data"), "bind-addr": "127.0.0.1:0", "rpc-port": 0, "health-port": 0, "admin-port": 0,
+        "node-name": "demo", "log-format": "json", "server-tls-cert-file": str(certs / "server.pem"),
+        "server-tls-key-file": str(certs / "server-key.pem"), "server-tls-ca-file": str(certs / "ca.pem"),
+    }  # fmt: skip
+    config = folder / "raftlog.json"
+    config.write_text(json.dumps(settings))
+    command = [sys.executable, "-m", "raftlog", "serve", "--config-file", str(config)]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAFTLOG_")}
+    with open(folder / "server.log", "w+b") as log:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment)
+        try:
+            yield _address(process), process
+        finally:
+            _stop(process)
+        del log
