@@ -15,7 +15,6 @@ from logstore.frame import Payload
 from logstore.waking import Alarm, Waker
 from logstore.writer import Writer
 
-
 HERE_BYTES_MAX: Final = 64 * KIB  # a few microseconds of copying; more would hold up the loop
 
 

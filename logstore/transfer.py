@@ -20,7 +20,7 @@ from logstore.walk import Item, Tail, Walk
 
 
 class _Bytes:
-    """The part of a File that a walk needs, over bytes in memory."""
+    """Bytes in memory, to walk over."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data

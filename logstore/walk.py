@@ -10,14 +10,13 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain
 from struct import Struct
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 
 from logstore.batch import RecordBatch, decode_frame, entry_data
 from logstore.checksum import crc32c
 from logstore.config import MIB
-from logstore.filesystem import File
 from logstore.frame import (
     BODY_CRC_START,
     COMPACTED_HEADER_BYTES,
@@ -50,6 +49,13 @@ _unpack_brief: Final = Struct(LINK.format + STAMP.format.removeprefix("<")).unpa
 
 
 _unpack_lengths: Final = Struct("<II40xII").unpack_from  # magic, header CRC, length, body CRC
+
+
+class Source(Protocol):
+    """What a walk needs of a file."""
+
+    def read(self, count: int, position: int, /) -> bytes: ...
+    def size(self) -> int: ...
 
 
 class Tail(NamedTuple):
@@ -152,7 +158,7 @@ class Walk:
 
     def __init__(
         self,
-        file: File,
+        file: Source,
         tail: Tail,
         *,
         segment_id: int,

@@ -10,18 +10,7 @@ import typer
 
 from logstore.cli.output import Format, print_record
 from raftlog.cli import make_app
-from raftlog.cli.connection import (
-    DEFAULT_ADDR,
-    DEFAULT_NAME,
-    Addr,
-    CaFile,
-    CertFile,
-    Certs,
-    Insecure,
-    KeyFile,
-    Name,
-    tls_files,
-)
+from raftlog.cli.connection import connected
 from raftlog.client.client import Client
 from raftlog.errors import ConfigError
 
@@ -29,28 +18,21 @@ app = make_app()
 
 
 @app.command()
+@connected
 def consume(
+    client: Client,
     start: Annotated[
         str, typer.Option("--from", help="An offset, earliest, latest, or a time such as 2026-11-21T10:00Z.")
     ] = "earliest",
     end: Annotated[int | None, typer.Option("--to", help="Offset to stop before.")] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more records at the end.")] = False,
     form: Annotated[Format, typer.Option("--format", help="text, json or raw (values only).")] = Format.TEXT,
-    addr: Addr = DEFAULT_ADDR,
-    certs: Certs = None,
-    name: Name = DEFAULT_NAME,
-    cert_file: CertFile = None,
-    key_file: KeyFile = None,
-    ca_file: CaFile = None,
-    insecure: Insecure = False,
 ) -> None:
     """Print records."""
-    tls = tls_files(certs, name, cert_file, key_file, ca_file, insecure)
-    with Client(addr, tls=tls) as client:
-        for batch in client.batches(_first_offset(client, start), end, follow=follow):
-            for record in batch:
-                print_record(record, form)
-            sys.stdout.flush()
+    for batch in client.batches(_first_offset(client, start), end, follow=follow):
+        for record in batch:
+            print_record(record, form)
+        sys.stdout.flush()
 
 
 def _first_offset(client: Client, start: str) -> int | None:

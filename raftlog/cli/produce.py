@@ -13,18 +13,7 @@ import typer
 
 from logstore.cli.output import Json, byte_progress, print_json
 from raftlog.cli import make_app
-from raftlog.cli.connection import (
-    DEFAULT_ADDR,
-    DEFAULT_NAME,
-    Addr,
-    CaFile,
-    CertFile,
-    Certs,
-    Insecure,
-    KeyFile,
-    Name,
-    tls_files,
-)
+from raftlog.cli.connection import connected
 from raftlog.client.client import Client
 from raftlog.client.producer import Handle, ProducerConfig
 
@@ -34,20 +23,14 @@ LINGER_MS = 5.0
 
 
 @app.command()
+@connected
 def produce(
+    client: Client,
     files: Annotated[list[Path] | None, typer.Argument(help="Text files; standard input if none.")] = None,
     batch: Annotated[int, typer.Option(help="Lines at most that are stored together.", min=1)] = 10_000,
-    addr: Addr = DEFAULT_ADDR,
-    certs: Certs = None,
-    name: Name = DEFAULT_NAME,
-    cert_file: CertFile = None,
-    key_file: KeyFile = None,
-    ca_file: CaFile = None,
-    insecure: Insecure = False,
     json: Json = False,
 ) -> None:
     """Append each line as a record, in order, and say under which offsets they are stored."""
-    tls = tls_files(certs, name, cert_file, key_file, ca_file, insecure)
     total = sum(path.stat().st_size for path in files or [])
     config = ProducerConfig(batch_records_max=batch, linger_ms=LINGER_MS)
     count = 0
@@ -55,7 +38,6 @@ def produce(
     start = time.perf_counter()
     with (
         byte_progress("producing", total) as advance,
-        Client(addr, tls=tls) as client,
         client.producer(config) as producer,
     ):
         unanswered: deque[Handle] = deque()

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import select
-import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Final
 
 from raftlog.client.client import Client
 from raftlog.errors import RaftlogError
@@ -28,6 +29,7 @@ RECORDS_DEFAULT: Final = 100_000  # the text of the package is repeated until th
 SINGLES: Final = 200  # records sent one by one, to measure how long one takes
 START_S_MAX: Final = 30.0
 STOP_S_MAX: Final = 30.0
+TAIL_LINES_MAX: Final = 20  # of the server's log, shown when it fails
 
 Progress = Callable[[str], None]
 
@@ -44,7 +46,7 @@ class Result:
     figures: dict[str, float | int] = field(default_factory=dict)
     differences: list[str] = field(default_factory=list)  # between what went in and what came out
 
-    def note(self, what: str, how: str, **figures: float | int) -> None:
+    def note(self, what: str, how: str, **figures: float) -> None:
         self.steps.append((what, how))
         self.figures |= figures
 
@@ -66,8 +68,11 @@ def play(lines: Sequence[bytes], progress: Progress) -> Result:
         result.note("certificates", f"an authority, a server, two clients, in {_ms(start)}")
         progress("starting a server")
         start = time.perf_counter()
-        with server(Path(folder), certs) as (address, process):
-            result.note("server", f"process {process.pid} on {address}, mutual TLS, every record synced, in {_ms(start)}")
+        with server(Path(folder), certs) as address:
+            result.note(
+                "server",
+                f"on {address} with mutual TLS, in {_ms(start)}",
+            )
             tls = TlsFiles.in_folder(certs, "root-client")
             with Client(address, tls=tls) as client:
                 _produce(client, lines, result, progress)
@@ -90,7 +95,7 @@ def _produce(client: Client, lines: Sequence[bytes], result: Result, progress: P
         result.differences.append("the records were not stored under the offsets 0, 1, 2...")
     rate = len(lines) / seconds
     result.note(
-        "produce", f"{len(lines):,} records, {sum(map(len, lines)):,} bytes: {rate:,.0f} records/s",
+        "produce", f"{len(lines):,} records, {sum(map(len, lines)):,} bytes, synced: {rate:,.0f} records/s",
         records=len(lines), produce_records_per_s=round(rate),
     )  # fmt: skip
 
@@ -103,11 +108,20 @@ def _consume(client: Client, lines: Sequence[bytes], result: Result, progress: P
         values += batch.to_pylist()
     seconds = time.perf_counter() - start
     if values != list(lines):
-        place = next((i for i, (a, b) in enumerate(zip(values, lines, strict=False)) if a != b), min(len(values), len(lines)))
-        result.differences.append(f"{len(values):,} records came out, the first difference is at offset {place}")
+        place = next(
+            (i for i, (a, b) in enumerate(zip(values, lines, strict=False)) if a != b),
+            min(len(values), len(lines)),
+        )
+        result.differences.append(
+            f"{len(values):,} records came out, the first difference is at offset {place}"
+        )
     rate = len(values) / seconds
     equal = "equal to what went in" if not result.differences else "NOT what went in"
-    result.note("consume", f"{len(values):,} records, {equal}: {rate:,.0f} records/s", consume_records_per_s=round(rate))
+    result.note(
+        "consume",
+        f"{len(values):,} records, {equal}: {rate:,.0f} records/s",
+        consume_records_per_s=round(rate),
+    )
 
 
 def _produce_singles(client: Client, result: Result, progress: Progress) -> None:
@@ -120,14 +134,14 @@ def _produce_singles(client: Client, result: Result, progress: Progress) -> None
     times.sort()
     median, late = times[SINGLES // 2], times[SINGLES * 99 // 100]
     result.note(
-        "one by one", f"{SINGLES} records, each synced before the answer: median {median:.1f} ms, 99 % {late:.1f} ms",
+        "one by one", f"{SINGLES} records, each synced before its answer: {median:.1f} ms (99 %: {late:.1f})",
         single_ms_median=round(median, 2), single_ms_p99=round(late, 2),
     )  # fmt: skip
 
 
 @contextmanager
-def server(folder: Path, certs: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """(address, process) of a server that runs until the context ends; DemoFailed if it does not start or stop."""
+def server(folder: Path, certs: Path) -> Iterator[str]:
+    """The address of a server that runs until the context ends; DemoFailed if it does not start or stop."""
     settings = {
         "data-dir": str(folder / "data"), "bind-addr": "127.0.0.1:0", "rpc-port": 0, "health-port": 0, "admin-port": 0,
         "node-name": "demo", "log-format": "json", "server-tls-cert-file": str(certs / "server.pem"),
@@ -137,10 +151,54 @@ def server(folder: Path, certs: Path) -> Iterator[tuple[str, subprocess.Popen[by
     config.write_text(json.dumps(settings))
     command = [sys.executable, "-m", "raftlog", "serve", "--config-file", str(config)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAFTLOG_")}
-    with open(folder / "server.log", "w+b") as log:
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment)
+    # A session of its own: Ctrl-C reaches us alone, and we stop the server.
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, env=environment, start_new_session=True
+    ) as process:
+        listener = _LogListener(process)
         try:
-            yield _address(process), process
+            yield listener.address()
         finally:
-            _stop(process)
-        del log
+            process.terminate()
+            try:
+                code = process.wait(STOP_S_MAX)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise DemoFailed(
+                    f"the server did not stop within {STOP_S_MAX:.0f} s\n{listener.tail}"
+                ) from None
+        if code:
+            raise DemoFailed(f"the server ended with exit code {code}\n{listener.tail}")
+
+
+class _LogListener:
+    """Reads a server's log, which must be read lest the server wait, and finds in it where the server listens."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._lines: deque[str] = deque(maxlen=TAIL_LINES_MAX)
+        self._address: Future[str] = Future()
+        assert process.stderr is not None
+        threading.Thread(target=self._read, args=(process.stderr,), daemon=True).start()
+
+    @property
+    def tail(self) -> str:
+        return "\n".join(self._lines)
+
+    def address(self) -> str:
+        """Once the server listens; DemoFailed with the end of its log if it ends or takes too long."""
+        try:
+            return self._address.result(START_S_MAX)
+        except TimeoutError:
+            raise DemoFailed(f"the server did not start within {START_S_MAX:.0f} s\n{self.tail}") from None
+
+    def _read(self, stream: IO[bytes]) -> None:
+        for line in stream:
+            self._lines.append(line.decode(errors="replace").rstrip())
+            if b'"server started"' in line:
+                self._address.set_result(json.loads(line)["rpc"])
+        if not self._address.done():
+            self._address.set_exception(DemoFailed(f"the server did not start\n{self.tail}"))
+
+
+def _ms(start: float) -> str:
+    return f"{1000 * (time.perf_counter() - start):.0f} ms"
