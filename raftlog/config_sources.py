@@ -29,6 +29,7 @@ from raftlog.config import ServerConfig
 from raftlog.errors import ConfigError
 
 PREFIX: Final = "RAFTLOG_"
+CLIENT_PREFIX: Final = "RAFTLOG_CLIENT_"  # settings of the commands that connect; a server has no such key
 FILE_ENDINGS: Final = ("toml", "yaml", "yml", "json")
 
 # Kubernetes sets such variables for every Service; for one named raftlog they begin as ours do.
@@ -148,7 +149,7 @@ def read_environment(problems: list[str]) -> Layer:
     layer: Layer = {}
     for variable, text in os.environ.items():
         field = variable.removeprefix(PREFIX).lower()
-        if not variable.startswith(PREFIX) or _is_of_kubernetes(variable, text):
+        if not variable.startswith(PREFIX) or _is_of_others(variable, text):
             continue
         if field in values:
             layer[field] = Setting(values[field], f"environment: {variable}")
@@ -157,7 +158,9 @@ def read_environment(problems: list[str]) -> Layer:
     return layer
 
 
-def _is_of_kubernetes(variable: str, text: str) -> bool:
+def _is_of_others(variable: str, text: str) -> bool:
+    if variable.startswith(CLIENT_PREFIX):
+        return True
     return bool(_SERVICE_VARIABLE.fullmatch(variable) or _SERVICE_ADDRESS.match(text))
 
 

@@ -2,40 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 import tempfile
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle, islice
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 from raftlog.client.client import Client
-from raftlog.errors import RaftlogError
 from raftlog.net.certificates import CertificatePlan, init_folder
 from raftlog.net.tls import TlsFiles
 from raftlog.server.acl import default_files
+from raftlog.server_process import server_process
 
 TEXT_FILE: Final = Path(__file__).with_name("text.txt")
 RECORDS_DEFAULT: Final = 100_000  # the text of the package is repeated until there are so many
 SINGLES: Final = 200  # records sent one by one, to measure how long one takes
-START_S_MAX: Final = 30.0
-STOP_S_MAX: Final = 30.0
-TAIL_LINES_MAX: Final = 20  # of the server's log, shown when it fails
 
 Progress = Callable[[str], None]
-
-
-class DemoFailed(RaftlogError):
-    """The demo's server did not start, or did not stop."""
 
 
 @dataclass(slots=True)
@@ -68,13 +53,13 @@ def play(lines: Sequence[bytes], progress: Progress) -> Result:
         result.note("certificates", f"an authority, a server, two clients, in {_ms(start)}")
         progress("starting a server")
         start = time.perf_counter()
-        with server(Path(folder), certs) as address:
+        with server_process(Path(folder), certs, {"node-name": "demo"}) as server:
             result.note(
                 "server",
-                f"on {address} with mutual TLS, in {_ms(start)}",
+                f"on {server.address} with mutual TLS, in {_ms(start)}",
             )
             tls = TlsFiles.in_folder(certs, "root-client")
-            with Client(address, tls=tls) as client:
+            with Client(server.address, tls=tls) as client:
                 _produce(client, lines, result, progress)
                 _consume(client, lines, result, progress)
                 _produce_singles(client, result, progress)
@@ -137,67 +122,6 @@ def _produce_singles(client: Client, result: Result, progress: Progress) -> None
         "one by one", f"{SINGLES} records, each synced before its answer: {median:.1f} ms (99 %: {late:.1f})",
         single_ms_median=round(median, 2), single_ms_p99=round(late, 2),
     )  # fmt: skip
-
-
-@contextmanager
-def server(folder: Path, certs: Path) -> Iterator[str]:
-    """The address of a server that runs until the context ends; DemoFailed if it does not start or stop."""
-    settings = {
-        "data-dir": str(folder / "data"), "bind-addr": "127.0.0.1:0", "rpc-port": 0, "health-port": 0, "admin-port": 0,
-        "node-name": "demo", "log-format": "json", "server-tls-cert-file": str(certs / "server.pem"),
-        "server-tls-key-file": str(certs / "server-key.pem"), "server-tls-ca-file": str(certs / "ca.pem"),
-    }  # fmt: skip
-    config = folder / "raftlog.json"
-    config.write_text(json.dumps(settings))
-    command = [sys.executable, "-m", "raftlog", "serve", "--config-file", str(config)]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAFTLOG_")}
-    # A session of its own: Ctrl-C reaches us alone, and we stop the server.
-    with subprocess.Popen(
-        command, stderr=subprocess.PIPE, env=environment, start_new_session=True
-    ) as process:
-        listener = _LogListener(process)
-        try:
-            yield listener.address()
-        finally:
-            process.terminate()
-            try:
-                code = process.wait(STOP_S_MAX)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                raise DemoFailed(
-                    f"the server did not stop within {STOP_S_MAX:.0f} s\n{listener.tail}"
-                ) from None
-        if code:
-            raise DemoFailed(f"the server ended with exit code {code}\n{listener.tail}")
-
-
-class _LogListener:
-    """Reads a server's log, which must be read lest the server wait, and finds in it where the server listens."""
-
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self._lines: deque[str] = deque(maxlen=TAIL_LINES_MAX)
-        self._address: Future[str] = Future()
-        assert process.stderr is not None
-        threading.Thread(target=self._read, args=(process.stderr,), daemon=True).start()
-
-    @property
-    def tail(self) -> str:
-        return "\n".join(self._lines)
-
-    def address(self) -> str:
-        """Once the server listens; DemoFailed with the end of its log if it ends or takes too long."""
-        try:
-            return self._address.result(START_S_MAX)
-        except TimeoutError:
-            raise DemoFailed(f"the server did not start within {START_S_MAX:.0f} s\n{self.tail}") from None
-
-    def _read(self, stream: IO[bytes]) -> None:
-        for line in stream:
-            self._lines.append(line.decode(errors="replace").rstrip())
-            if b'"server started"' in line:
-                self._address.set_result(json.loads(line)["rpc"])
-        if not self._address.done():
-            self._address.set_exception(DemoFailed(f"the server did not start\n{self.tail}"))
 
 
 def _ms(start: float) -> str:
