@@ -22,8 +22,7 @@ class NoHousekeeper:
         pass
 
 
-@pytest.fixture
-def no_background(monkeypatch: pytest.MonkeyPatch) -> None:
+def without_background(monkeypatch: pytest.MonkeyPatch) -> None:
     """One thread, no chance, few zeros written ahead, no messages: what a log does is the same in every run."""
     numbers = itertools.count(0x1234_5678_9ABC_0001, 0x1357_9BDF_0246)
     monkeypatch.setattr("logstore.log.Housekeeper", NoHousekeeper)
@@ -31,3 +30,8 @@ def no_background(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("logstore.compaction.new_segment_id", lambda: next(numbers) % (1 << 64))
     monkeypatch.setattr("logstore.appender.ZEROS", bytes(24))
     monkeypatch.setattr(logging.getLogger("logstore"), "level", logging.CRITICAL)
+
+
+@pytest.fixture
+def no_background(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_background(monkeypatch)
