@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 NO_HEADERS: Final[Headers] = ()
+OFFSET_LIMIT: Final = 1 << 63  # offsets are below it, so that they fit i64 columns
 
 _new_record: Final[Callable[[tuple[Any, ...]], Record]] = partial(tuple.__new__, Record)
 
@@ -300,6 +301,10 @@ def check_wire_frame(data: bytes, config: Config = DEFAULTS) -> FrameHeader:
         )
     if not header.record_count:
         raise EmptyBatch
+    if header.span != header.record_count or header.end_offset > OFFSET_LIMIT:
+        raise CorruptBatch(
+            f"a batch of {header.record_count} records says it takes {header.span} offsets from {header.first_offset}"
+        )
     _check_columns(header, data, config)
     return header
 

@@ -114,7 +114,8 @@ def encode_headers(headers: Headers) -> bytes:
         encoded = name.encode()
         if len(encoded) > HEADER_NAME_BYTES_MAX:
             raise ValueError(f"a header's name has {len(encoded)} bytes; at most {HEADER_NAME_BYTES_MAX} fit")
-        parts += (_HEADER_LENGTHS.pack(len(encoded), len(value)), encoded, bytes(value))
+        data = bytes(memoryview(value))  # its length counts bytes, whatever the items were
+        parts += (_HEADER_LENGTHS.pack(len(encoded), len(data)), encoded, data)
     return b"".join(parts)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Protocol, TypeVar
 
-from logstore.errors import CorruptLog, OffsetOutOfRange
+from logstore.errors import CorruptLog, LogClosed, OffsetOutOfRange
 from logstore.layout import Layout
 from logstore.run import Run
 from logstore.segment import Segment
@@ -62,6 +62,7 @@ class Cursor:
     def next(self, end: int = FOREVER) -> Run | Item | None:
         """The next frames with records, verified, that start before `end`; None at the end of the log."""
         while self.offset < min(end, self._view.end) or self._view.epoch != self._epoch:
+            require_open(self._view)
             try:
                 if self._walk is None or self._view.epoch != self._epoch:
                     self._seek()
@@ -128,6 +129,11 @@ class Cursor:
     def _require_same_epoch(self) -> None:
         if self._view.epoch != self._epoch:
             raise _EpochMoved
+
+
+def require_open(view: View) -> None:
+    if view.is_closed:
+        raise LogClosed(f"{view.layout.active.directory.path} is closed")
 
 
 def at_one_epoch(view: View, look_up: Callable[[], T]) -> T:

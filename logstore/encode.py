@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from struct import Struct
 from typing import Any, Final
@@ -62,7 +63,8 @@ def encode_batch(
 ) -> Payload:
     """A batch of values (any bytes-like objects) or of Records, in their order.
 
-    Raises EmptyBatch, RecordTooLarge, BatchTooLarge, or TypeError for anything that is not bytes-like.
+    Raises EmptyBatch, RecordTooLarge, BatchTooLarge; TypeError for anything that is not bytes-like, and for a time
+    that is no integer; OverflowError for a time beyond 64 bits; ValueError for a header's name that is too long.
     """
     count = len(values)
     if not count:
@@ -101,7 +103,8 @@ def _pack_records(values: Values, config: Config) -> tuple[PackedStrings, int, b
         sections |= Section.KEYS
         others += keys.data
     if any(record.timestamp for record in records):
-        columns.append(_padded(np.array([record.timestamp for record in records], "<i8")))
+        times = array("q", [record.timestamp for record in records])  # numpy would cut floats off
+        columns.append(_padded(np.frombuffer(times, np.int64).astype("<i8")))
         sections |= Section.TIMES
     if any(record.headers for record in records):
         headers = pack_strings([encode_headers(record.headers) for record in records])

@@ -14,20 +14,26 @@ from itertools import chain
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
-import numpy as np
-
 from logstore import reading
 from logstore.append_queue import AppendQueue
-from logstore.batch import RecordBatch
+from logstore.batch import OFFSET_LIMIT, RecordBatch
 from logstore.compaction import Compaction, compact
 from logstore.config import MIB, Config
 from logstore.cursor import Cursor, View, at_one_epoch
 from logstore.directory import Directory
 from logstore.encode import check_payload, encode_batch, encode_entry, encode_value
-from logstore.errors import LogClosed, LogError, LogReadOnly, NoLog, OffsetOutOfRange, QueueFull
+from logstore.errors import (
+    LogClosed,
+    LogError,
+    LogReadOnly,
+    NoLog,
+    OffsetOutOfRange,
+    QueueFull,
+    RecordTooLarge,
+)
 from logstore.filesystem import FileSystem, Lock, OsFileSystem
 from logstore.follower import Follower
-from logstore.frame import Kind, Payload
+from logstore.frame import CONFIGURATION_BYTES_MAX, Kind, Payload
 from logstore.housekeeping import Housekeeper
 from logstore.opening import Configuration, Repair, open_directory, remove_files
 from logstore.read_only import ReadOnlyView
@@ -43,6 +49,8 @@ if TYPE_CHECKING:
 
     Value = Buffer | Record
     Batch = Iterable[Value] | RecordBatch | bytes
+
+TERM_LIMIT: Final = 1 << 63  # terms are below it, so that they fit i64 columns
 
 LOOK_AGAIN_S: Final = 0.1  # how often a read-only log looks for new records while somebody waits for them
 
@@ -149,13 +157,18 @@ class Log:
             if self._look is not None:
                 self._look.is_closed = True
                 return
-            self._appends.close()
-            self._housekeeper.close()
-            try:
-                self._writer.close()
-            finally:
-                assert self._lock is not None
-                self._lock.close()
+            self._close(then=lambda: None)
+
+    def _close(self, *, then: Callable[[], None]) -> None:
+        """Close a log that is written, and do `then` before anybody else can open it."""
+        self._appends.close()
+        self._housekeeper.close()
+        try:
+            self._writer.close()
+            then()
+        finally:
+            assert self._lock is not None
+            self._lock.close()
 
     def _require_open(self) -> None:
         if self._view.is_closed:
@@ -256,6 +269,7 @@ class Log:
 
     def sync(self) -> None:
         """Make everything appended so far durable; LogPoisoned if that fails."""
+        self._require_open()
         self._writer.make_durable(self._writer.last_index)
 
     # ── reading ─────────────────────────────────────────────────────────────────────────────────────
@@ -306,9 +320,9 @@ class Log:
                     return record
 
     def read_many(self, offsets: ArrayLike) -> list[bytes]:
-        """The values at these offsets, in their order. Errors as `read`."""
+        """The values at these offsets, integers of any width, in their order. Errors as `read`."""
         self._require_open()
-        return reading.read_many(self._view, np.asarray(offsets).astype(np.int64, casting="same_kind"))
+        return reading.read_many(self._view, offsets)
 
     def scan(
         self, start: int | None = None, end: int | None = None, *, reverse: bool = False, bytes_max: int = MIB
@@ -319,8 +333,9 @@ class Log:
         log, and later if the next record is truncated away.
         """
         start, end = self._range(start, end)
+        cursor = Cursor(self._view, start, read_bytes=bytes_max)  # refuses a start outside of the log
         if not reverse:
-            return reading.records(Cursor(self._view, start, read_bytes=bytes_max), end)
+            return reading.records(cursor, end)
         backwards = reading.batches_backwards(self._view, start, end, bytes_max)
         return chain.from_iterable(reversed(list(batch)) for batch in backwards)
 
@@ -449,17 +464,22 @@ class Log:
         A record with a key and an empty value is a tombstone: it goes too, `tombstone_age_ms_min` after its append.
         Appends and reads go on meanwhile. Offsets do not change; removed ones raise RecordCompacted.
         """
-        return compact(self._writer, self.config, end=end, now=self._clock(), dry_run=dry_run)
+        writer = self._writer
+        self._require_open()
+        return compact(writer, self.config, end=end, now=self._clock(), dry_run=dry_run)
 
     def reset(self, start: int = 0) -> None:
         """Forget everything: an empty log whose first record will have offset `start`. Durable on return."""
+        if not 0 <= start < OFFSET_LIMIT:
+            raise ValueError(f"a log cannot start at offset {start}")
         self._writer.reset(start)
 
     def remove(self) -> None:
         """Close the log and delete its files; the directory too, unless it holds others."""
         self._require_writable()
-        self.close()
-        remove_files(self._directory)
+        with self._close_lock:
+            self._require_open()  # a closed one may be in other hands by now
+            self._close(then=lambda: remove_files(self._directory))
 
     # ── entries, for replication ────────────────────────────────────────────────────────────────────
 
@@ -488,10 +508,16 @@ class Log:
     ) -> None:
         """Append a batch, or the bytes of a command, no-op or configuration, as entry `index`.
 
-        Raises IndexOutOfRange with nothing changed unless `index` is last_index + 1; otherwise as `append`.
+        Raises IndexOutOfRange with nothing changed unless `index` is last_index + 1; RecordTooLarge for a
+        configuration over CONFIGURATION_BYTES_MAX, which each segment's header repeats; otherwise as `append`.
         """
         if (kind == Kind.RECORDS) != isinstance(entry, RecordBatch):
             raise TypeError("entries of kind RECORDS are RecordBatch, all others are bytes")
+        kind = Kind(kind)
+        if not 0 <= term < TERM_LIMIT:
+            raise ValueError(f"no entry can have term {term}")
+        if kind == Kind.CONFIGURATION and isinstance(entry, bytes) and len(entry) > CONFIGURATION_BYTES_MAX:
+            raise RecordTooLarge(len(entry), CONFIGURATION_BYTES_MAX)
         payload = entry.payload() if isinstance(entry, RecordBatch) else encode_entry(entry)
         check_payload(payload, self.config)
         self._writer.append_entry(payload, kind, term=term, index=index)

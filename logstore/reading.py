@@ -5,24 +5,31 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from logstore.batch import RecordBatch
-from logstore.cursor import Cursor, View, at_one_epoch
+from logstore.cursor import Cursor, View, at_one_epoch, require_open
 from logstore.errors import IndexOutOfRange, LogError, OffsetOutOfRange
 from logstore.frame import Kind
 from logstore.gather import gather
 from logstore.record import Record
 from logstore.walk import Item
 
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
-def read_many(view: View, offsets: NDArray[np.int64]) -> list[bytes]:
-    """The values at `offsets`, in that order."""
-    if not len(offsets):
+
+def read_many(view: View, wanted: ArrayLike) -> list[bytes]:
+    """The values at the offsets, in that order; an array of several dimensions is read row by row."""
+    array = np.asarray(wanted).ravel()
+    if not len(array):
         return []
+    if array.dtype.kind not in "iu":  # a mask of booleans above all: it would pass as zeros and ones
+        raise TypeError(f"offsets are integers, not {array.dtype}")
+    offsets = array.astype(np.int64)
     is_sorted = bool((offsets[1:] >= offsets[:-1]).all())
     order = None if is_sorted else offsets.argsort()
     ascending = offsets if order is None else offsets[order]
@@ -62,6 +69,7 @@ def records(cursor: Cursor, end: int) -> Iterator[Record]:
 def batches_backwards(view: View, start: int, end: int, read_bytes: int) -> Iterator[RecordBatch]:
     """The batches of start..end-1, the last first; read in blocks of about `read_bytes`."""
     while end > start:
+        require_open(view)
         before, items = at_one_epoch(view, partial(_block_before, view, start, end, read_bytes))
         for item in reversed(items):
             batch = item.batch().between(start, end)

@@ -37,7 +37,11 @@ class Record(_Fields):
         offset: int = -1,
         term: int = 0,
     ) -> Self:
-        return tuple.__new__(cls, (offset, bytes(value), bytes(key), timestamp, headers, term))
+        return tuple.__new__(cls, (offset, _bytes_of(value), _bytes_of(key), timestamp, headers, term))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Record._make, (tuple(self),))
+
+
+def _bytes_of(value: Buffer) -> bytes:
+    return value if type(value) is bytes else bytes(memoryview(value))  # bytes(5) would be five zeros

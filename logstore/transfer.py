@@ -11,6 +11,7 @@ from logstore.frame import (
     COMPACTED_MAGIC,
     FRAME_HEADER_BYTES,
     STAMP_START,
+    Kind,
     chain_before,
     parse_frame_header,
     require_version,
@@ -37,18 +38,24 @@ def read_frames(data: bytes) -> Iterator[Run | Item]:
 
     Both kinds offer `batches(start, end)` and `records(start, end)`. Raises CorruptBatch where bytes are damaged or
     a frame is not whole, and UnsupportedFormat for a newer version. Entries without records may be left out between
-    frames; there the chain of header CRCs begins anew.
+    frames; there, and at the start, the chain of header CRCs begins anew and the frame's place is believed.
     """
     position = 0
+    before: Tail | None = None
+    stopped = ""
     while position < len(data):
-        walk = Walk(_Bytes(data), _tail_at(data, position), segment_id=0, read_bytes=len(data))
+        tail = _tail_at(data, position)
+        if before is not None and not (tail.next_index > before.next_index and tail.offset >= before.offset):
+            raise CorruptBatch(f"frames arrived damaged at byte {position} of {len(data)}: {stopped}")
+        walk = Walk(_Bytes(data), tail, segment_id=0, read_bytes=len(data))
         while (found := walk.run() or walk.next()) is not None:
             if isinstance(found, Item) and found.damage:
                 raise CorruptBatch(f"frame of offset {found.offset} arrived damaged: {found.damage}")
             yield found
         if walk.tail.position == position:
             raise CorruptBatch(f"frames arrived damaged at byte {position} of {len(data)}: {walk.stopped}")
-        position = walk.tail.position
+        before, stopped = walk.tail, walk.stopped
+        position = before.position
 
 
 def _tail_at(data: bytes, position: int) -> Tail:
@@ -60,5 +67,7 @@ def _tail_at(data: bytes, position: int) -> Tail:
         raise CorruptBatch(f"frames end within a header, at byte {position} of {len(data)}")
     header = parse_frame_header(data, at)
     require_version(header.version, "a frame")
+    if header.kind != Kind.RECORDS or (at == position and header.span != header.record_count):
+        raise CorruptBatch(f"a frame of {header.record_count} records says it takes {header.span} offsets")
     chain = chain_before(header.header_crc, data[at + STAMP_START : at + BODY_CRC_START])
     return Tail(position, header.entry_index, header.first_offset, header.term, header.append_time, chain)
