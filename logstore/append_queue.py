@@ -47,27 +47,25 @@ class AppendQueue:
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[int] = loop.create_future()
+        if self.is_short(payload.size):
+            future.set_result(self._writer.append_one(payload))
+            return future
         with self._lock:
             if self._is_closed:
                 raise LogClosed(f"{self._name} is closed")
-            is_alone = not self._pending_bytes
-            if not is_alone and self._pending_bytes + payload.size > self._pending_bytes_max:
+            if self._pending_bytes and self._pending_bytes + payload.size > self._pending_bytes_max:
                 raise QueueFull(self._pending_bytes)
-            if not (is_alone and self._writes_here(payload)):
-                self._pending_bytes += payload.size
-                if self._thread is None:
-                    self._thread = threading.Thread(
-                        target=self._run, name=f"{self._name} appends", daemon=True
-                    )
-                    self._thread.start()
-                self._queue.put(_Waiting(payload, future, loop))
-                return future
-        future.set_result(self._writer.append_one(payload))
+            self._pending_bytes += payload.size
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name=f"{self._name} appends", daemon=True)
+                self._thread.start()
+            self._queue.put(_Waiting(payload, future, loop))
         return future
 
-    def _writes_here(self, payload: Payload) -> bool:
-        """Whether the loop's own thread may write: without a sync that takes less time than handing it over."""
-        return not self._is_synced and payload.size <= HERE_BYTES_MAX
+    def is_short(self, size: int) -> bool:
+        """Whether the loop's own thread may append so many bytes: nothing is queued that this would overtake, and
+        without a sync it takes less time than handing it over."""
+        return not (self._is_synced or self._pending_bytes) and size <= HERE_BYTES_MAX
 
     async def room(self) -> None:
         """Return when something that was pending is done; at once if nothing is."""

@@ -239,6 +239,11 @@ class Log:
         queued, and otherwise as `append_batch`.
         """
         self._require_writable()
+        append, value = self._append_value, _only_value(batch)
+        if append is not None and value is not None and self._appends.is_short(len(value)):
+            future = asyncio.get_running_loop().create_future()
+            future.set_result(append(value))
+            return 1, future
         payload = self._encode(batch)
         return payload.record_count, self._appends.begin(payload)
 
@@ -535,3 +540,8 @@ class Log:
     def truncate_entries(self, index: int) -> int:
         """Forget entry `index` and all after it, and return the bytes freed. Durable on return."""
         return self._writer.truncate_entries(index)
+
+
+def _only_value(batch: Batch) -> bytes | None:
+    """What a batch of one record holds, if that is only a value."""
+    return batch[0] if isinstance(batch, list) and len(batch) == 1 and type(batch[0]) is bytes else None

@@ -42,16 +42,17 @@ class MethodMetrics:
     def __init__(self, method: str, *, calls: Counter, in_progress: Gauge, seconds: Histogram) -> None:
         self._method = method
         self._calls = calls
-        self._in_progress = in_progress.labels(method)
+        self._now = 0  # calls in progress; counted in the event loop's thread alone
+        in_progress.labels(method).set_function(lambda: self._now)
         self._seconds = seconds.labels(method)
         self._by_code: dict[str, Counter] = {}  # of this method; codes are few
 
     def began(self) -> None:
-        self._in_progress.inc()
+        self._now += 1
 
     def ended(self, code: str, *, seconds: float | None) -> None:
         """Count the end of a call that began. `seconds` is None for a stream: its length says nothing."""
-        self._in_progress.dec()
+        self._now -= 1
         counter = self._by_code.get(code)
         if counter is None:
             counter = self._by_code[code] = self._calls.labels(self._method, code)

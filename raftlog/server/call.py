@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """One call. It is cancelled when its caller goes away or its deadline passes: await lets that happen."""
 
-    method: str  # as in "Produce"
-    peer: str  # address of the other side, for logs
     subject: str | None  # verified name of the caller; None if it proved none
-    seconds_left: float | None  # until the caller's deadline, when the call arrived; None if it set none

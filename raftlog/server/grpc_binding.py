@@ -101,7 +101,7 @@ def _answering(
         counts.began()
         code, start = CANCELLED, time.perf_counter()
         try:
-            response = await function(request, _call(method, context))
+            response = await function(request, Call(_subject(context)))
             code = OK
             return response
         except Exception as error:  # noqa: BLE001  # every error becomes a status
@@ -119,7 +119,7 @@ def _streaming(
         counts.began()
         code = CANCELLED
         try:
-            async for response in function(request, _call(method, context)):
+            async for response in function(request, Call(_subject(context))):
                 yield response
             code = OK
         except Exception as error:  # noqa: BLE001  # every error becomes a status
@@ -128,10 +128,6 @@ def _streaming(
             counts.ended(code, seconds=None)
 
     return stream
-
-
-def _call(method: str, context: Context) -> Call:
-    return Call(method, context.peer(), _subject(context), context.time_remaining())
 
 
 def _subject(context: Context) -> str | None:

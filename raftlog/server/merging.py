@@ -1,6 +1,7 @@
 """Merges records that arrive one by one into batches: the price of an append is paid per batch.
 
-While one batch is appended the next one gathers, so no timer is needed and a lone record does not wait.
+What arrives in one turn of the event loop is one batch, and while that is appended the next one gathers: no timer
+is needed, and a lone record does not wait.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class ProduceMerger:
         self._queue_bytes_max = queue_bytes_max
         self._queue_bytes = 0  # of records that wait or are being appended
         self._waiting: list[_Waiting] = []
-        self._is_appending = False
+        self._is_busy = False  # a batch is being appended, or will be in the next turn of the loop
 
     def submit(self, value: Value) -> asyncio.Future[int]:
         """The future of the record's offset.
@@ -55,32 +56,33 @@ class ProduceMerger:
         if self._queue_bytes and self._queue_bytes + size > self._queue_bytes_max:
             raise Overloaded(f"{self._queue_bytes} bytes of records wait to be stored; try again")
         self._queue_bytes += size
-        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[int] = loop.create_future()
         self._waiting.append(_Waiting(value, size, future))
-        if not self._is_appending:
-            self._append_waiting()
+        if not self._is_busy:
+            self._is_busy = True
+            loop.call_soon(self._append_waiting)
         return future
 
     def _append_waiting(self) -> None:
-        """Begin to append what waits, as much as one batch takes."""
-        count = self._count_fitting()
-        batch, self._waiting = self._waiting[:count], self._waiting[count:]
-        try:
-            _, first = self._log.begin_append([waiting.value for waiting in batch])
-        except Exception as error:  # noqa: BLE001  # whatever it is, the callers get it
-            self._settle(batch, error)
-            return
-        if first.done():
+        """Begin to append what waits, as much as one batch takes at a time."""
+        while self._waiting:
+            count = self._count_fitting()
+            batch, self._waiting = self._waiting[:count], self._waiting[count:]
+            try:
+                _, first = self._log.begin_append([waiting.value for waiting in batch])
+            except Exception as error:  # noqa: BLE001  # whatever it is, the callers get it
+                self._settle(batch, error)
+                continue
+            if not first.done():
+                first.add_done_callback(partial(self._finish, batch))
+                return
             self._settle(batch, first.result())
-        else:
-            self._is_appending = True
-            first.add_done_callback(partial(self._finish, batch))
+        self._is_busy = False
 
     def _finish(self, batch: list[_Waiting], first: asyncio.Future[int]) -> None:
-        self._is_appending = False
         self._settle(batch, first.exception() or first.result())
-        if self._waiting:
-            self._append_waiting()
+        self._append_waiting()
 
     def _settle(self, batch: list[_Waiting], outcome: int | BaseException) -> None:
         for number, waiting in enumerate(batch):

@@ -1,0 +1,56 @@
+"""`python -m bench`: each command measures one thing and writes bench/results/<command>.json."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench import opening, server
+from logstore.benchmark.cases import Bench
+from logstore.benchmark.measure import Series, as_json
+from logstore.benchmark.subjects import available
+from logstore.cli.bench import print_series
+from logstore.cli.output import errors
+
+RESULTS = Path(__file__).parent / "results"
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+Runs = Annotated[int, typer.Option(min=1, help="Runs of each case, in turn; medians are shown.")]
+Seconds = Annotated[float, typer.Option(min=0.1, help="Length of one measurement.")]
+Folder = Annotated[Path, typer.Option("--in", help="Where test data is written, and removed afterwards.")]
+
+
+@app.command("engine")
+def engine_command(runs: Runs = 5, seconds: Seconds = 1.0, folder: Folder = Path()) -> None:
+    """The engine beside a plain file and the databases that are installed: all cases of `logstore bench`."""
+    subjects, missing = available()
+    if missing:
+        errors.print(f"not installed, left out: {', '.join(missing)}", highlight=False)
+    bench = Bench(folder, subjects, runs=runs, seconds=seconds)
+    report("engine", bench.run((), lambda text: errors.print(text, highlight=False)))
+
+
+@app.command("server")
+def server_command(runs: Runs = 5, seconds: Seconds = 3.0, folder: Folder = Path()) -> None:
+    """One server with TLS in its own process and one Python client: batches, single calls, idle tails."""
+    report("server", server.measure(folder, runs=runs, seconds=seconds))
+
+
+@app.command("opening")
+def opening_command(runs: Runs = 5, gigabytes: int = 10, folder: Folder = Path()) -> None:
+    """Opening a log with many sealed segments, and the memory it takes to scan it."""
+    report("opening", opening.measure(folder, runs=runs, gigabytes=gigabytes))
+
+
+def report(name: str, series: list[Series]) -> None:
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(as_json(series), indent=1) + "\n")
+    print_series(series)
+
+
+if __name__ == "__main__":
+    app()
