@@ -36,6 +36,7 @@ from logstore.segment import Segment
 from logstore.walk import Tail
 
 NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_MORE_FILES: Final = (errno.EMFILE, errno.ENFILE)  # for this process, or on this machine
 ZEROS: Final = bytes(256 * KIB)  # written ahead of small groups: a file that does not grow syncs faster
 SMALL_GROUP_BYTES_MAX: Final = 16 * KIB  # larger groups would pay more for the zeros than they gain
 TEMPLATES_MAX: Final = 1024  # sizes of single values that are remembered; the memory is about 200 KiB
@@ -249,8 +250,11 @@ class Appender:
         try:
             segment = create_segment(self._directory, header, self.spares.pop() if self.spares else None)
         except OSError as error:
-            raise DiskFull(
-                f"{self._directory.path}: no room for a new segment: {error}; nothing was appended"
-            ) from error
+            place = self._directory.path
+            if error.errno in NO_ROOM or error.errno in NO_MORE_FILES:
+                raise DiskFull(
+                    f"{place}: no room for a new segment: {error}; nothing was appended"
+                ) from error
+            raise LogPoisoned(f"{place}: a new segment could not be made: {error}") from error
         self.go_on_in(segment)
         self._on_roll(segment)

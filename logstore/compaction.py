@@ -135,8 +135,9 @@ def _compact_segment(
 
     before = segment.store_bytes
     new = rewrite_segment(segment, rewritten())
-    done.bytes_freed += before - new.store_bytes
     writer.replace(segment, new)
+    done.bytes_freed += before - new.store_bytes
+    new.seal()
 
 
 def _compact_item(item: Item, rule: _Rule, config: Config) -> bytes:
@@ -164,9 +165,9 @@ def whole_items(segment: Segment) -> Iterator[Item]:
 
 
 def rewrite_segment(segment: Segment, items: Iterable[bytes]) -> Segment:
-    """A sealed segment with these items in place of the old ones. Durable, and under the old names, on return.
+    """The segment with these items, which hold the same entries, in a temporary file; durable on return.
 
-    The items hold the same entries. Readers of the old one keep its file, which has no name any more.
+    Readers of the old one keep its file, which will have no name any more.
     """
     directory = segment.directory
     header = segment.header._replace(segment_id=new_segment_id(), stale_end=0)
@@ -186,7 +187,4 @@ def rewrite_segment(segment: Segment, items: Iterable[bytes]) -> Segment:
         )
     new = Segment(directory, header, file, segment.tail._replace(position=position))
     new.index = Index.in_memory(rows)
-    directory.put_in_place(segment.store_path)
-    file.path = segment.store_path
-    new.seal()
     return new

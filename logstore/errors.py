@@ -1,6 +1,7 @@
 """Errors of the engine. Each says whose fault it is and whether the log changed.
 
-Any other exception that leaves the engine, an AssertionError above all, is a bug in it.
+An OSError leaves it where the disk refuses to be read, to open a log, or to save what is derived from it; then
+nothing changed. Any other exception that leaves the engine, an AssertionError above all, is a bug in it.
 """
 
 from __future__ import annotations

@@ -23,12 +23,13 @@ DENSE_VALUES_MIN: Final = 16  # fewer values are read sooner one by one than vec
 Int64s = NDArray[np.int64]
 
 
-def gather(segment: Segment, offsets: Int64s, end: int) -> list[bytes]:
-    """The values at `offsets` (ascending, all in this segment and below `end`). Frames are verified first."""
+def gather(segment: Segment, offsets: Int64s) -> list[bytes]:
+    """The values at `offsets` (ascending, all in this segment). Frames are verified first."""
+    end = segment.end_offset  # taken before the index's count: the writer moves it after
     index = segment.index
     count = index.count
     firsts = index.rows["offset"][:count].astype(np.int64)
-    ends = np.append(firsts[1:], min(end, segment.end_offset))
+    ends = np.append(firsts[1:], end)
     positions = np.append(index.rows["position"][:count], segment.end_position).astype(np.int64)
 
     rows = firsts.searchsorted(offsets, "right") - 1
@@ -48,7 +49,7 @@ def gather(segment: Segment, offsets: Int64s, end: int) -> list[bytes]:
             counts = ends[of_row] - firsts[of_row]
             values += _cut(segment, low, high, columns, offsets[chosen] - firsts[of_row], counts)
         elif how[start] == PLAIN:
-            values += [segment.read(offset, end).value for offset in offsets[chosen].tolist()]
+            values += [segment.read(offset).value for offset in offsets[chosen].tolist()]
         else:
             values += _pick(segment, int(frames[start]), offsets[chosen])
     return values

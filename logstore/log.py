@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from logstore import reading
 from logstore.append_queue import AppendQueue
+from logstore.appender import NO_ROOM
 from logstore.batch import OFFSET_LIMIT, RecordBatch
 from logstore.compaction import Compaction, compact
 from logstore.config import MIB, Config
@@ -23,6 +24,7 @@ from logstore.cursor import Cursor, View, at_one_epoch
 from logstore.directory import Directory
 from logstore.encode import check_payload, encode_batch, encode_entry, encode_value
 from logstore.errors import (
+    DiskFull,
     LogClosed,
     LogError,
     LogReadOnly,
@@ -111,8 +113,10 @@ class Log:
                 self._directory, self.config, opened, clock=self._clock, on_full_segment=self._on_full_segment
             )
             writer.make_durable(writer.last_index)  # what a killed process wrote but did not sync
-        except BaseException:
+        except BaseException as error:
             self._lock.close()
+            if isinstance(error, OSError) and error.errno in NO_ROOM:
+                raise DiskFull(f"{self.path}: no room to open the log: {error}") from error
             raise
         self._view = self._open_writer = writer
         if self.config.compression == "none":
@@ -316,7 +320,7 @@ class Log:
                 raise OffsetOutOfRange(offset, layout.start, end)
             segment = layout.segments[bisect_right(base_offsets, offset) - 1]
             try:
-                record = segment.read(offset, end)
+                record = segment.read(offset)
             except (LogError, OSError):
                 if view.epoch == epoch:
                     raise

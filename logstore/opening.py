@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from logstore.config import Config
 from logstore.directory import Directory, parse_file_name
-from logstore.errors import CorruptLog, NoLog
+from logstore.errors import CorruptLog, LogPoisoned, NoLog
 from logstore.filesystem import File
-from logstore.frame import SegmentHeader, pack_segment_header
+from logstore.frame import MARK_BYTES, SegmentHeader, pack_segment_header
 from logstore.index import ROW, Index, read_saved_header
 from logstore.recovery import Survey, Verdict, corrupt, judge, read_header, survey_unvouched
 from logstore.segment import Segment, new_segment_id
@@ -85,6 +85,8 @@ def open_directory(directory: Directory, config: Config, *, writable: bool) -> O
             if verdict is not Verdict.KEEP:
                 repairs.insert(0, _repair(directory, found, verdict))
         directory.sync()
+        for found in kept:
+            _write_again(found, durable_index)
     segments = sealed + [_open_surveyed(directory, found) for found in kept]
     if not segments:
         segment = create_segment(directory, FIRST_SEGMENT)
@@ -187,6 +189,24 @@ def _repair(directory: Directory, found: Survey, verdict: Verdict) -> Repair:
     return Repair(verdict.value, found.path, position, length, offset)
 
 
+def _write_again(found: Survey, durable_index: int) -> None:
+    """Write what nothing vouches for once more, so that the next sync of the file makes it durable.
+
+    If a sync of these bytes has failed, the system may take them for written though the disk lacks them; then no
+    sync would ever write them. Of what is vouched for only the mark may be such: it is in front of the rest.
+    """
+    rows = found.rows["position"]
+    number = durable_index + 1 - found.base_index
+    if number <= 0:
+        position = 0
+    else:
+        position = (int(rows[number]) if number < len(rows) else found.tail.position) - MARK_BYTES
+    while position < found.tail.position:
+        data = found.file.read(min(READ_BYTES, found.tail.position - position), position)
+        found.file.write(data, position)
+        position += len(data)
+
+
 def _keep_aside(directory: Directory, file: File, position: int, length: int, name: str) -> None:
     """Copy bytes that are about to go. They were never acknowledged, so failing to keep them is no failure."""
     fs, folder = directory.fs, directory.aside_path
@@ -220,7 +240,8 @@ FIRST_SEGMENT: Final = SegmentHeader(
 def create_segment(directory: Directory, header: SegmentHeader, spare: str | None = None) -> Segment:
     """A new active segment, in a new file or in the one at `spare`. Its name is durable, its header is not yet.
 
-    The id and `stale_end` of `header` are filled in here. After an OSError nothing is left of it.
+    The id and `stale_end` of `header` are filled in here. After an OSError nothing is left of it; LogPoisoned
+    if that cannot be said.
     """
     fs, store_path = directory.fs, directory.store_path(header.base_index)
     if spare is None:
@@ -234,9 +255,14 @@ def create_segment(directory: Directory, header: SegmentHeader, spare: str | Non
         segment = Segment(directory, header, file)
         activate(segment)
         directory.sync()
-    except OSError:
-        fs.remove(store_path)
-        directory.sync()  # appends may go on in the segment before: this one must not come back behind it
+    except OSError as error:
+        try:
+            fs.remove(store_path)
+            directory.sync()  # appends may go on in the segment before: this one must not come back behind it
+        except OSError as second:
+            raise LogPoisoned(
+                f"{store_path}: making it failed: {error}; and it may be left: {second}"
+            ) from second
         raise
     return segment
 

@@ -50,7 +50,7 @@ def _gather_all(view: View, offsets: NDArray[np.int64]) -> list[bytes]:
     bounds = np.flatnonzero(np.diff(places)) + 1
     values: list[bytes] = []
     for part, place in zip(np.split(offsets, bounds), places[np.append(0, bounds)].tolist(), strict=True):
-        values += gather(layout.segments[place], part, end)
+        values += gather(layout.segments[place], part)
     return values
 
 

@@ -270,8 +270,8 @@ class Segment:
         if row + len(how) <= len(verified):
             verified[row : row + len(how)] = how
 
-    def read(self, offset: int, end: int) -> Record:
-        """The record at `offset`, of a frame that ends at or before `end`."""
+    def read(self, offset: int) -> Record:
+        """The record at `offset`, which the caller has seen below the log's end."""
         index = self._index
         if index is not None:
             first = self.header.base_offset
@@ -287,12 +287,13 @@ class Segment:
                     value = self.file.read(size, values_at + start)
                     if len(value) == size:
                         return _new_record((offset, value, b"", time, (), term))
-        return self._look_up(offset, end)
+        return self._look_up(offset)
 
-    def _look_up(self, offset: int, end: int) -> Record:
+    def _look_up(self, offset: int) -> Record:
         """`read` for a frame that was not read from lately."""
+        frames_end = self.end_offset  # taken before the index's count: the writer moves it after
         index = self.index
-        row, first, frame_end = index.find(offset, min(end, self.end_offset))
+        row, first, frame_end = index.find(offset, frames_end)
         how = index.verified[row] or self.note_verified(self.item(row))
         if how == OTHER:
             return self._read_decoded(row, offset)

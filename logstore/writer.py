@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Final, NamedTuple
 
-from logstore.appender import Appender
+from logstore.appender import NO_ROOM, Appender
 from logstore.config import Config
 from logstore.directory import Directory
 from logstore.encode import encode_value
@@ -40,7 +40,7 @@ CUTS_MAX: Final = 64  # a cursor that slept through more counts as overtaken
 class Cut(NamedTuple):
     """A truncation of the suffix: cursors from before `epoch` that are past `end` must not go on."""
 
-    epoch: int
+    epoch: int  # of when it was done: who looks while it is being done still sees what it takes away
     end: int
 
 
@@ -271,12 +271,13 @@ class Writer:
         LogPoisoned if that cannot be said; the log is closed all the same.
         """
         with self._maintenance, self._exclusive():
-            was_writable = self._refusal is None
+            failure = self.failure
             self.is_closed = True
             self._refusal = lambda: LogClosed(f"{self._directory.path} is closed")
             try:
-                if was_writable:
-                    self._seal_off()
+                if failure is not None:
+                    raise failure
+                self._seal_off()
             except OSError as error:
                 raise LogPoisoned(
                     f"{self._directory.path}: closing could not sync everything: {error}"
@@ -329,11 +330,26 @@ class Writer:
 
     @contextmanager
     def maintenance(self) -> Iterator[None]:
-        """No other thread removes or replaces segments meanwhile; appends go on."""
+        """No other thread removes or replaces segments meanwhile; appends go on. A full disk is DiskFull."""
         with self._maintenance:
             if self._refusal is not None:
                 raise self._refusal()
+            try:
+                yield
+            except OSError as error:
+                if error.errno not in NO_ROOM:
+                    raise
+                raise DiskFull(f"{self._directory.path}: no room: {error}; no record is concerned") from error
+
+    @contextmanager
+    def _poisoning(self, act: str) -> Iterator[None]:
+        """An OSError leaves it unknown what is on disk."""
+        try:
             yield
+        except OSError as error:
+            reason = LogPoisoned(f"{self._directory.path}: {act} failed half way: {error}")
+            with self._lock:
+                raise self._poison(reason) from error
 
     def seal_full_segments(self) -> None:
         """Make full segments durable and save their indexes, oldest first."""
@@ -352,15 +368,18 @@ class Writer:
             if not count:
                 return 0
             self.make_durable(segments[count - 1].end_index - 1)
-            segments[count].file.sync()  # its header says where the log starts; that must outlive the others
-            with self._lock:
-                self.layout = Layout.of(self.layout.segments[count:])
-                self.epoch += 1
-            freed = 0
-            for segment in segments[:count]:  # oldest first, each durably, so that no crash leaves a gap
-                freed += segment.file.size()
-                self._retire(segment)
-            return freed
+            with self._poisoning("a removal of segments"):  # going on to later ones would leave a gap
+                segments[
+                    count
+                ].file.sync()  # its header says where the log starts; that must outlive the others
+                with self._lock:
+                    self.layout = Layout.of(self.layout.segments[count:])
+                    self.epoch += 1
+                freed = 0
+                for segment in segments[:count]:  # oldest first, each durably, so that no crash leaves a gap
+                    freed += segment.file.size()
+                    self._retire(segment)
+                return freed
 
     def _retire(self, segment: Segment) -> None:
         """Remove the files of a segment that nobody reads any more, or keep its store to be overwritten."""
@@ -378,7 +397,10 @@ class Writer:
             self._appender.spares.append(spare)
 
     def replace(self, old: Segment, new: Segment) -> None:
-        """Let readers use `new`, which holds the same entries, from now on. Files are the caller's work."""
+        """Use `new`, which holds the same entries in a complete temporary file, from now on. Durable on return."""
+        with self._poisoning("a replacement of a segment"):
+            self._directory.put_in_place(old.store_path)
+        new.file.path = old.store_path
         with self._lock:
             self.layout = Layout.of(tuple(new if one is old else one for one in self.layout.segments))
 
@@ -407,6 +429,9 @@ class Writer:
         """Forget the entries from `row` of `segment` on; of that one keep its records below `end`."""
         if self._refusal is not None:
             raise self._refusal()
+        if end > segment.index.offset(row):
+            segment.item(row)  # CorruptLog while nothing has changed yet
+        segment.tail_before(row)
         layout = self.layout
         kept = layout.segments[: layout.segments.index(segment)]
         freed = sum(one.file.size() for one in layout.segments[len(kept) :])
@@ -428,13 +453,14 @@ class Writer:
         if appender.configuration.entry_index >= active.end_index:
             appender.configuration = find_configuration(active)
         appender.go_on_in(active)
+        self.epoch += 1
         self._wake()
         return freed - active.file.size()
 
     def _announce_cut(self, end: int) -> None:
-        self.end = min(self.end, end)
-        self.cuts = (*self.cuts[1 - CUTS_MAX :], Cut(self.epoch + 1, end))
-        self.epoch += 1
+        self.end = min(self.end, max(end, self.layout.start))
+        self.cuts = (*self.cuts[1 - CUTS_MAX :], Cut(self.epoch + 2, end))
+        self.epoch += 1  # and once more when it is done
 
     def reset(self, start: int) -> None:
         """Forget everything: an empty log that starts at offset `start` and entry 1. Durable on return."""
@@ -449,7 +475,7 @@ class Writer:
                     self._directory.sync()
                 first = create_segment(self._directory, FIRST_SEGMENT._replace(base_offset=start))
                 first.file.sync()
-            except OSError as error:
+            except (OSError, LogPoisoned) as error:
                 raise self._poison(
                     LogPoisoned(f"{self._directory.path}: a reset failed half way: {error}")
                 ) from error
@@ -458,6 +484,7 @@ class Writer:
             self._appender.durable_index = 0
             self._appender.configuration = NO_CONFIGURATION
             self._appender.go_on_in(first)
+            self.epoch += 1
             self._publish(start)
 
 

@@ -205,11 +205,11 @@ class Trace:
             if done.end_operation <= operation_count:
                 settled = done.after
             elif done.first_operation < operation_count:
-                return _in_flight(done)
-        return [_at_rest(settled)]
+                return in_flight(done)
+        return [at_rest(settled)]
 
 
-def _at_rest(content: Content) -> Allowed:
+def at_rest(content: Content) -> Allowed:
     """Back to what was durable, any frame may be the last."""
     ends = {content.durable_end, *(f.end for f in content.frames if f.end >= content.durable_end)}
     return _allowed({content.start}, ends, content.values())
@@ -223,8 +223,8 @@ def _allowed(starts: set[int], ends: set[int], *values: dict[int, bytes | None])
     return Allowed(frozenset(starts), frozenset(ends), merged)
 
 
-def _in_flight(done: Done) -> list[Allowed]:
-    before, after = _at_rest(done.before), _at_rest(done.after)
+def in_flight(done: Done) -> list[Allowed]:
+    before, after = at_rest(done.before), at_rest(done.after)
     bases = {base for base in done.segment_starts if base >= done.before.start}
     match done.step[0]:
         case "truncate" | "retain":
