@@ -135,7 +135,13 @@ def write_log(path: Path) -> list[Record]:
             log.append(b"single %d" % number)
         log.append_batch([b"of", b"", b"one batch"])
         log.append_batch(
-            [Record(b"full", b"key", 5, HEADERS), b"bare", Record(b"", b"gone"), Record(b"t", timestamp=9)]
+            [
+                Record(b"full", b"key", 5, HEADERS),
+                Record(b"headers", headers=HEADERS),
+                b"bare",
+                Record(b"", b"gone"),
+                Record(b"t", timestamp=9),
+            ]
         )
         log.append_entry(b"nodes", index=log.last_index + 1, term=2, kind=Kind.CONFIGURATION)
         log.append_entry(b"command", index=log.last_index + 1, term=2, kind=Kind.COMMAND)
