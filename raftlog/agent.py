@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 from contextlib import AsyncExitStack
 from importlib.metadata import PackageNotFoundError, version
@@ -214,6 +215,8 @@ async def _serve(config: ServerConfig) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _ask_to_stop, loop, asked)
     async with Agent(config):
+        gc.collect()
+        gc.freeze()  # what is here now stays; collections need not look at it again
         await asked.wait()
 
 
