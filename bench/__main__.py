@@ -9,13 +9,12 @@ from typing import Annotated
 import typer
 
 from bench import opening, server
+from bench.report import DOCUMENT, RESULTS, filled_in
 from logstore.benchmark.cases import Bench
 from logstore.benchmark.measure import Series, as_json
 from logstore.benchmark.subjects import available
 from logstore.cli.bench import print_series
 from logstore.cli.output import errors
-
-RESULTS = Path(__file__).parent / "results"
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -44,6 +43,12 @@ def server_command(runs: Runs = 5, seconds: Seconds = 3.0, folder: Folder = Path
 def opening_command(runs: Runs = 5, gigabytes: int = 10, folder: Folder = Path()) -> None:
     """Opening a log with many sealed segments, and the memory it takes to scan it."""
     report("opening", opening.measure(folder, runs=runs, gigabytes=gigabytes))
+
+
+@app.command("tables")
+def tables_command() -> None:
+    """Write the tables of docs/benchmarks.md anew from bench/results."""
+    DOCUMENT.write_text(filled_in(DOCUMENT.read_text()))
 
 
 def report(name: str, series: list[Series]) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -65,8 +66,15 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join(["python", "-m", *sys.argv[1:]] if sys.argv[0] == "-m" else sys.argv),
+        "command": _command(),
     }
+
+
+def _command() -> str:
+    """The command line, without the paths of this machine."""
+    program = Path(sys.argv[0])
+    name = f"python -m {program.parent.name}" if program.name == "__main__.py" else program.name
+    return " ".join([name, *sys.argv[1:]])
 
 
 def _processor() -> str:
@@ -94,9 +102,13 @@ def as_json(series: list[Series]) -> dict[str, Any]:
         "results": [
             {
                 "case": one.case, "subject": one.subject, "unit": one.unit, "durability": one.durability,
-                "median": round(one.median, 1), "min": round(min(one.rates), 1), "max": round(max(one.rates), 1),
-                "runs": [round(value, 1) for value in one.rates],
+                "median": _rounded(one.median), "min": _rounded(min(one.rates)), "max": _rounded(max(one.rates)),
+                "runs": [_rounded(value) for value in one.rates],
             }
             for one in series
         ],
     }  # fmt: skip
+
+
+def _rounded(value: float) -> float:
+    return round(value, 1 if value >= 100 else 4)

@@ -15,6 +15,9 @@ from logstore.benchmark.subjects import available
 from logstore.cli.output import Json, console, errors
 
 
+DECIMALS_BELOW = 100
+
+
 def register(app: typer.Typer) -> None:
     app.command()(bench)
 
@@ -52,8 +55,8 @@ def bench(
 
 def print_series(series: list[Series]) -> None:
     """A table with the median, the spread, and the ratio to the first subject of each case."""
-    table = Table("case", "subject", "survives", "median", "min", "max", "ratio", box=None)
-    for column in table.columns[3:]:
+    table = Table("case", "subject", "unit", "survives", "median", "min", "max", "ratio", box=None)
+    for column in table.columns[4:]:
         column.justify = "right"
     first: Series | None = None
     for one in sorted(series, key=lambda one: one.case):
@@ -61,6 +64,13 @@ def print_series(series: list[Series]) -> None:
             first = one
         ratio = "" if one is first else f"{one.ratio_to(first):.2f}"
         numbers = (one.median, min(one.rates), max(one.rates))
-        table.add_row(one.case, one.subject, one.durability, *(f"{value:,.0f}" for value in numbers), ratio)
+        table.add_row(
+            one.case, one.subject, one.unit, one.durability, *(shown(value) for value in numbers), ratio
+        )
     console.print(table)
     console.print(f"medians of {len(series[0].rates)} runs; ratio to the first of each case", highlight=False)
+
+
+def shown(value: float) -> str:
+    """A figure as it is printed: with decimals only where it is small."""
+    return f"{value:,.0f}" if value >= DECIMALS_BELOW else f"{value:.3g}"
