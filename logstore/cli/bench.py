@@ -14,7 +14,6 @@ from logstore.benchmark.measure import Series, as_json
 from logstore.benchmark.subjects import available
 from logstore.cli.output import Json, console, errors
 
-
 DECIMALS_BELOW = 100
 
 
