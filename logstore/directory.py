@@ -37,6 +37,10 @@ class FileName(NamedTuple):
     suffix: str  # store, index or spare
     is_unfinished: bool
 
+    @property
+    def is_store(self) -> bool:
+        return self.suffix == "store" and not self.is_unfinished
+
     def __str__(self) -> str:
         return f"{self.base_index:020d}.{self.suffix}{'.tmp' if self.is_unfinished else ''}"
 

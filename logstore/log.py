@@ -454,16 +454,20 @@ class Log:
         """
         return self._writer.truncate_suffix(end)
 
-    def apply_retention(self, *, dry_run: bool = False) -> list[Decision]:
-        """Remove the segments that `retention_*_max` of the config no longer allows; why each goes or stays.
+    def apply_retention(self, *, dry_run: bool = False, limits: Config | None = None) -> list[Decision]:
+        """Remove the segments that `retention_*_max` no longer allows; why each goes or stays.
 
-        Runs by itself after each new segment. Whole segments only, oldest first, never the active one.
+        `limits` stands in for the log's own config, by which this runs by itself after each new segment. Whole
+        segments only, oldest first, never the active one. A dry run works on a read-only log too.
         """
+        self._require_open()
+        limits = limits or self.config
+        if dry_run:
+            return decide_retention(self._view.layout.segments, limits, now=self._clock())
         writer = self._writer
         with writer.maintenance():
-            decisions = decide_retention(writer.layout.segments, self.config, now=self._clock())
-            if not dry_run:
-                writer.remove_oldest(sum(not decision.stays for decision in decisions))
+            decisions = decide_retention(writer.layout.segments, limits, now=self._clock())
+            writer.remove_oldest(sum(not decision.stays for decision in decisions))
             return decisions
 
     def compact(self, *, end: int | None = None, dry_run: bool = False) -> Compaction:

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 from logstore.config import MIB
 from logstore.errors import LogError
 
-_NAME: Final = re.compile(r"(\d+)\.store")
+_NAME: Final = re.compile(r"(0|[1-9]\d*)\.store")  # without padding, unlike ours
 _LENGTH: Final = Struct(">Q")
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
 RECORD_BYTES_MAX: Final = 1024 * MIB  # a larger length is damage, not a record
@@ -91,6 +91,8 @@ def _parse_record(data: bytes, path: Path, position: int) -> ProglogRecord:
                 at += 8 if wire_type == _FIXED64 else 4
             else:
                 raise IndexError
+        if at > len(data):
+            raise IndexError
     except IndexError as error:
         raise ProglogDamage(f"{path}: the record at byte {position} is not a protobuf Record") from error
     return ProglogRecord(offset, value)

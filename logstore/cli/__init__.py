@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from io import TextIOWrapper
 
 import typer
 
@@ -29,9 +30,11 @@ for module in (records, inspection, removal, importing, bench):
 
 def run() -> None:
     """Parse the arguments, do it, and exit; an error is one line without a stack trace."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # where the locale cannot write every letter
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
     try:
-        app()
+        app(prog_name="logstore")
     except BrokenPipeError:
         os.dup2(
             os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()

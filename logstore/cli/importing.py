@@ -11,9 +11,10 @@ from logstore.cli.output import Json, byte_progress, console, print_json
 from logstore.config import MIB
 from logstore.errors import LogError
 from logstore.log import Log
-from logstore.proglog import read_records, stores
+from logstore.proglog import ProglogDamage, read_records, stores
 
 BATCH_BYTES_MAX = MIB
+RECORD_OVERHEAD_BYTES = 12  # of proglog: a length, and two tags with their lengths
 
 
 def register(app: typer.Typer) -> None:
@@ -38,16 +39,24 @@ def import_proglog(
             log.reset(start=first)
         batch: list[bytes] = []
         held = 0
-        for record in read_records(source):
-            batch.append(record.value)
-            held += len(record.value)
-            if held >= BATCH_BYTES_MAX:
-                log.append_batch(batch)
-                advance(held)
-                batch, held = [], 0
+        damage: ProglogDamage | None = None
+        try:
+            for record in read_records(source):
+                batch.append(record.value)
+                held += len(record.value) + RECORD_OVERHEAD_BYTES
+                if held >= BATCH_BYTES_MAX:
+                    log.append_batch(batch)
+                    advance(held)
+                    batch, held = [], 0
+        except ProglogDamage as error:
+            damage = error
         if batch:
             log.append_batch(batch)
         end = log.end
+    if damage is not None:
+        raise LogError(
+            f"{damage}; only what comes before was imported into {target}: offsets {first} to before {end}"
+        ) from damage
     if json:
         print_json({"first_offset": first, "end_offset": end, "records": end - first})
     else:

@@ -16,9 +16,9 @@ from logstore.cli.output import (
     print_json,
     shown_bytes,
     shown_time,
+    stores_of,
 )
-from logstore.directory import Directory, parse_file_name
-from logstore.errors import NoLog
+from logstore.directory import Directory
 from logstore.filesystem import OsFileSystem
 from logstore.frame import COMPACTED_MAGIC, FRAME_MAGIC, Kind
 from logstore.fsck import Finding, Harm, Store, examine
@@ -46,7 +46,7 @@ def stat(directory: Dir, json: Json = False) -> None:
         return
     console.print(
         f"{summary['end'] - summary['start']:,} records, offsets {summary['start']} to before {summary['end']}; "
-        f"entries {summary['first_entry']} to {summary['last_entry']}; {shown_bytes(summary['bytes'])}",
+        f"entries {summary['first_entry']} to before {summary['last_entry'] + 1}; {shown_bytes(summary['bytes'])}",
         highlight=False,
     )
     table = Table("entries", "offsets", "bytes", "last append", "state", box=None)
@@ -77,14 +77,9 @@ def verify(directory: Dir, json: Json = False) -> None:
 
 def check(directory: Dir) -> tuple[list[Store], list[Finding]]:
     """Examine all files under a progress bar."""
-    fs = OsFileSystem()
-    path = os.fspath(directory)
-    names = [name for name in fs.list(path) if (parsed := parse_file_name(name)) and parsed.suffix == "store"]
-    if not names:
-        raise NoLog(path)
-    total = sum(os.path.getsize(os.path.join(path, name)) for name in names)
+    total = sum(map(os.path.getsize, stores_of(directory)))
     with byte_progress("verifying", total) as advance:
-        return examine(Directory(fs, path), advance)
+        return examine(Directory(OsFileSystem(), os.fspath(directory)), advance)
 
 
 def finding_fields(finding: Finding) -> dict[str, object]:
@@ -101,20 +96,21 @@ def dump(
     json: Json = False,
 ) -> None:
     """Print the header of every segment and of every frame, up to the first damaged one of each segment."""
-    fs = OsFileSystem()
-    place = Directory(fs, os.fspath(directory))
-    names = [name for name in map(parse_file_name, fs.list(place.path)) if name and not name.is_unfinished]
-    bases = sorted(
-        name.base_index for name in names if name.suffix == "store" and segment in (None, name.base_index)
-    )
-    if not bases:
-        raise NoLog(place.path)
-    for base_index in bases:
-        path = place.store_path(base_index)
-        file = fs.open(path, writable=False)
+    stores = stores_of(directory)
+    if segment is not None:
+        path = Directory(OsFileSystem(), os.fspath(directory)).store_path(segment)
+        if path not in stores:
+            raise typer.BadParameter(f"there is no segment {segment}; see logstore stat {directory}")
+        stores = [path]
+    for path in stores:
+        file = OsFileSystem().open(path, writable=False)
         header = read_header(file, path)
         if header is None:
-            console.print(f"{path}: the segment's header is damaged", highlight=False, soft_wrap=True)
+            damage = "the segment's header is damaged"
+            if json:
+                print_json({"segment": path, "damage": damage})
+            else:
+                console.print(f"{path}: {damage}", highlight=False, markup=False, soft_wrap=True)
             continue
         if json:
             print_json(
@@ -123,7 +119,7 @@ def dump(
         else:
             console.print(f"{path}: id {header.segment_id:#018x}, base entry {header.base_index}, base offset "
                           f"{header.base_offset}, previous term {header.previous_term}, previous header CRC "
-                          f"{header.previous_crc:#010x}", highlight=False, soft_wrap=True)  # fmt: skip
+                          f"{header.previous_crc:#010x}", highlight=False, markup=False, soft_wrap=True)  # fmt: skip
         walk = Walk(file, Tail.at_start(header), segment_id=header.segment_id)
         for item in walk:
             _print_item(item, json=json)
@@ -143,5 +139,5 @@ def _print_item(item: Item, *, json: bool) -> None:
     console.print(
         f"{item.position:>10}  {what} of {kind}, {item.length:,} bytes, entry {item.entry_index}, offsets "
         f"{item.offset}..{item.end_offset}, term {item.term}, {shown_time(item.time)}, header CRC "
-        f"{item.header_crc:#010x}{damage}", highlight=False, soft_wrap=True,
+        f"{item.header_crc:#010x}{damage}", highlight=False, markup=False, soft_wrap=True,
     )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,13 +24,25 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+from logstore.directory import parse_file_name
+from logstore.errors import NoLog
 from logstore.record import Record
 
-console = Console()
+# What is piped on is not cut to the width of a terminal.
+console = Console(width=None if sys.stdout.isatty() else 200)
 errors = Console(stderr=True)
 
 Dir = Annotated[Path, typer.Argument(help="The directory of the log.", metavar="DIR", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
+
+
+def stores_of(directory: Path) -> list[str]:
+    """Paths of the stores of a log, oldest first; NoLog if there is none."""
+    names = os.listdir(directory) if directory.exists() else []
+    found = sorted(name for name in names if (parsed := parse_file_name(name)) and parsed.is_store)
+    if not found:
+        raise NoLog(os.fspath(directory))
+    return [os.path.join(directory, name) for name in found]
 
 
 class Format(str, Enum):

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 import typer
 
 from logstore.cli.output import Dir, Format, Json, byte_progress, console, print_json, print_record
-from logstore.config import Config
+from logstore.config import MIB, Config
 from logstore.log import Log
 
 BATCH_RECORDS = 1000
@@ -29,20 +28,26 @@ def register(app: typer.Typer) -> None:
 
 def append(
     directory: Dir,
-    files: Annotated[list[Path] | None, typer.Argument(help="Text files; standard input if none.")] = None,
-    batch: Annotated[int, typer.Option(help="Lines that are made durable together.", min=1)] = BATCH_RECORDS,
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Text files; standard input if none.", exists=True, dir_okay=False),
+    ] = None,
+    batch: Annotated[
+        int, typer.Option(help="Lines at most that are made durable together.", min=1)
+    ] = BATCH_RECORDS,
     compress: Annotated[bool, typer.Option(help="Compress values with zstd.")] = False,
     json: Json = False,
 ) -> None:
-    """Append each line as a record, durably. Makes the log if there is none."""
+    """Append each line as a record, durably and as it comes. Makes the log if there is none."""
     config = Config(compression="zstd" if compress else "none")
     total = sum(path.stat().st_size for path in files or [])
     with Log(directory, config) as log, byte_progress("appending", total) as advance:
         first = log.end
-        lines = _lines(files)
-        while values := list(islice(lines, batch)):
-            log.append_batch([line.rstrip(b"\r\n") for line in values])
-            advance(sum(map(len, values)))
+        for lines in _lines_that_come(files):
+            for start in range(0, len(lines), batch):
+                values = lines[start : start + batch]
+                log.append_batch([line.removesuffix(b"\r") for line in values])
+                advance(sum(map(len, values)) + len(values))
         end = log.end
     if json:
         print_json({"first_offset": first, "end_offset": end, "records": end - first})
@@ -50,12 +55,22 @@ def append(
         console.print(f"appended {end - first:,} records, offsets {first} to before {end}", highlight=False)
 
 
-def _lines(files: list[Path] | None) -> Iterator[bytes]:
+def _lines_that_come(files: list[Path] | None) -> Iterator[list[bytes]]:
+    """The lines, in lists: of a pipe those that are there, so that none waits for others to come."""
     if not files:
-        yield from sys.stdin.buffer
+        yield from _lines(sys.stdin.buffer)
     for path in files or []:
         with path.open("rb") as file:
-            yield from file
+            yield from _lines(file)
+
+
+def _lines(file: BinaryIO) -> Iterator[list[bytes]]:
+    rest = b""
+    while data := file.read1(MIB):  # type: ignore[attr-defined]  # both are BufferedReader
+        *lines, rest = (rest + data).split(b"\n")
+        yield lines
+    if rest:
+        yield [rest]
 
 
 def cat(

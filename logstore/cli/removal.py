@@ -10,7 +10,7 @@ from rich.table import Table
 
 from logstore import repair as repairing
 from logstore.cli.inspection import check, finding_fields
-from logstore.cli.output import Dir, Json, console, print_json, shown_bytes
+from logstore.cli.output import Dir, Json, console, print_json, shown_bytes, stores_of
 from logstore.config import Config
 from logstore.directory import Directory
 from logstore.filesystem import OsFileSystem
@@ -30,6 +30,7 @@ def repair(
     json: Json = False,
 ) -> None:
     """Give up what is damaged, keep every whole record under its offset. Exits with 1 if damage remains."""
+    stores_of(directory)
     fs = OsFileSystem()
     place = Directory(fs, os.fspath(directory))
     lock = fs.lock(place.lock_path) if yes else None
@@ -63,11 +64,12 @@ def retain(
     json: Json = False,
 ) -> None:
     """Remove whole segments that the limits do not allow, oldest first."""
-    config = Config(
+    limits = Config(
         retention_bytes_max=bytes_max, retention_age_ms_max=age_ms_max, retention_records_max=records_max
     )
-    with Log(directory, config) as log:
-        decisions = log.apply_retention(dry_run=dry_run)
+    stores_of(directory)
+    with Log(directory, read_only=dry_run) as log:
+        decisions = log.apply_retention(dry_run=dry_run, limits=limits)
     if json:
         for decision in decisions:
             print_json(decision._asdict())
@@ -86,6 +88,7 @@ def compact(
     json: Json = False,
 ) -> None:
     """Keep only the last record of each key in the sealed segments."""
+    stores_of(directory)
     with Log(directory) as log:
         done = log.compact(dry_run=dry_run)
     if json:
