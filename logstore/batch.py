@@ -75,7 +75,9 @@ class RecordBatch:
     _relative: UInt32s | None  # of each record from first_offset; None: 0, 1, 2...
     _times: NDArray[np.int64] | None
     _header_column: BytesColumn | None
-    _wire: tuple[bytes, int, int] | None  # (buffer, start, end) of the whole frame; None for a part of one
+    _wire: (
+        tuple[bytes, int, int] | None
+    )  # (buffer, start, end) of the whole frame; None for a part of one, or of what was compacted
 
     @classmethod
     def encode(
@@ -253,7 +255,7 @@ def decode_frame(
         relative,
         times,
         header_column,
-        (buffer, position, position + body.length),
+        (buffer, position, position + body.length) if compacted is None else None,
     )
 
 

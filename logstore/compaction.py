@@ -85,8 +85,10 @@ def _last_offsets(segments: tuple[Segment, ...], end: int, keys_max: int) -> tup
     for segment in reversed(segments):
         in_segment: dict[bytes, int] = {}
         for item in whole_items(segment):
-            if item.offset < end and item.has_records and (keys := item.batch().keys) is not None:
-                in_segment.update(zip(keys.to_pylist(), item.batch().offsets.tolist(), strict=True))
+            if item.offset < end and item.has_records:
+                batch = item.batch().between(item.offset, end)
+                if batch.keys is not None:
+                    in_segment.update(zip(batch.keys.to_pylist(), batch.offsets.tolist(), strict=True))
         in_segment.pop(b"", None)
         for key, offset in in_segment.items():
             if key not in lasts:

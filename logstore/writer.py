@@ -191,7 +191,8 @@ class Writer:
         return outcomes
 
     def _write_group(self, payloads: list[Payload], sizes: list[int]) -> list[Outcomes]:
-        outcomes = self._appended(self._appender.write(payloads, Kind.RECORDS, 0))
+        term = self._appender.active.tail.term  # terms never go back
+        outcomes = self._appended(self._appender.write(payloads, Kind.RECORDS, term))
         if len(outcomes) == len(sizes) == sizes.count(1):
             return [[outcome] for outcome in outcomes]
         rest = iter(outcomes)
