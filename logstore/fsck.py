@@ -117,7 +117,16 @@ def examine(directory: Directory, progress: Progress = lambda _: None) -> tuple[
             continue
         following = _start_of(directory, next_base) if next_base is not None else None
         end_index = durable_index + 1 if next_base is None else next_base
-        store = _examine_store(directory, base_index, previous, end_index, following, progress, findings)
+        store = _examine_store(
+            directory,
+            base_index,
+            previous,
+            end_index,
+            following,
+            progress,
+            findings,
+            is_last=next_base is None,
+        )
         stores.append(store)
         findings += _findings_about(store, previous, survey, is_last=next_base is None)
         findings += _index_findings(directory, store)
@@ -139,6 +148,8 @@ def _examine_store(
     following: Tail | None,
     progress: Progress,
     findings: list[Finding],
+    *,
+    is_last: bool,
 ) -> Store:
     path = directory.store_path(base_index)
     file = directory.fs.open(path, writable=False)
@@ -157,7 +168,7 @@ def _examine_store(
                 Finding(Harm.NONE, path, at, MARK_BYTES, "a mark is damaged") for at in walk.damaged_marks
             ]
         store.end = walk.tail
-        tail = _step_over(store, walk, end_index, following)
+        tail = _step_over(store, walk, end_index, following, is_last=is_last)
     return store
 
 
@@ -193,7 +204,9 @@ def _take_items(store: Store, walk: Walk, progress: Progress) -> None:
         progress(walk.tail.position - before.position)
 
 
-def _step_over(store: Store, walk: Walk, end_index: int, following: Tail | None) -> Tail | None:
+def _step_over(
+    store: Store, walk: Walk, end_index: int, following: Tail | None, *, is_last: bool
+) -> Tail | None:
     """Where to go on behind damage that stopped the walk; None if the store holds all entries below `end_index`.
 
     `following` is the start of the next segment, if there is one whose header says so.
@@ -202,12 +215,17 @@ def _step_over(store: Store, walk: Walk, end_index: int, following: Tail | None)
     if tail.next_index >= end_index:
         return None
     behind = find_frame(store.file, tail._replace(position=tail.position + 8))
+    if behind is None and following is None and not is_last:
+        return None  # the next store, once it is read, says what is missing in front of it
     end = behind or following or tail
     position = behind.position if behind else store.file.size()
+    reason = walk.stopped or "the file is too short"
+    if behind is None and following is not None:  # its end is lost, or a whole file: nobody can tell
+        reason += f"; the next file starts with entry {following.next_index}"
     store.damages.append(
         Damage(
             tail.position, max(position - tail.position, 0), tail, behind.next_index if behind else end_index,
-            None if end is tail else end.offset, end.chain, walk.stopped or "the file is too short",
+            None if end is tail else end.offset, end.chain, reason,
         )
     )  # fmt: skip
     store.end = end._replace(position=position)
@@ -259,7 +277,7 @@ def _findings_about(
         )  # fmt: skip
     if previous is not None and previous.next_index < store.base_index:
         yield Finding(
-            Harm.LOST, store.path, 0, 0, "the file of the segment before it is missing",
+            Harm.LOST, store.path, 0, 0, "what comes before this segment is missing",
             previous.next_index, store.base_index, previous.offset, store.start.offset,
         )  # fmt: skip
     for damage in store.damages:
