@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
+import socket
 from contextlib import AsyncExitStack
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final, Self
@@ -14,6 +15,7 @@ import grpc
 from logstore import Log, LogError
 from raftlog.config import ServerConfig
 from raftlog.errors import ListenError
+from raftlog.net.addresses import host_and_port, is_loopback, is_wildcard, why_not_listen
 from raftlog.net.tls import TlsIdentity, server_credentials
 from raftlog.pb.log.v1 import log_pb2 as pb
 from raftlog.runtime.logging import configure_logging, get_logger
@@ -51,6 +53,15 @@ class Agent:
     def rpc_address(self) -> str:
         return host_and_port(self._config.rpc_host, self.rpc_port)
 
+    @property
+    def advertised_address(self) -> str:
+        """Where clients are told to find this server."""
+        config = self._config
+        if config.rpc_advertise_addr is not None:
+            return config.rpc_advertise_addr
+        host = config.rpc_host
+        return host_and_port(socket.gethostname() if is_wildcard(host) else host, self.rpc_port)
+
     async def __aenter__(self) -> Self:
         try:
             await self._start()
@@ -80,9 +91,12 @@ class Agent:
         commit_log = await asyncio.to_thread(Log, f"{config.data_dir}/log", config.log_config())
         parts.push_async_callback(asyncio.to_thread, commit_log.close)
         self._watch(commit_log)
-        server = self._make_server(commit_log)
+        service = LogService(
+            commit_log, self._access(), self._servers, queue_bytes_max=config.queue_bytes_max
+        )
+        server = self._make_server(service)
         await server.start()
-        parts.push_async_callback(self._stop_server, server, commit_log)
+        parts.push_async_callback(self._stop_server, server, service, commit_log)
 
         looking = asyncio.create_task(self._look_after(commit_log))
         parts.push_async_callback(_cancel, looking)
@@ -93,15 +107,22 @@ class Agent:
             end=commit_log.end,
         )  # fmt: skip
 
-    def _make_server(self, commit_log: Log) -> grpc.aio.Server:
+    def _access(self) -> AllowAll | Authorizer:
         config = self._config
-        access: AllowAll | Authorizer = AllowAll()
-        if config.insecure:
-            log.warning("insecure: no TLS, everybody may do everything", address=config.bind_addr)
-        else:
+        if not config.insecure:
             model, policy = config.acl_model_file or acl.MODEL_FILE, config.acl_policy_file or acl.POLICY_FILE
-            access = Authorizer(str(model), str(policy))
-        service = LogService(commit_log, access, self._servers, queue_bytes_max=config.queue_bytes_max)
+            return Authorizer(str(model), str(policy))
+        if is_loopback(config.rpc_host):
+            log.warning("insecure: no TLS, everybody on this machine may do everything", host=config.rpc_host)
+        else:
+            log.warning(
+                "insecure: no TLS, and everybody who can reach this machine may read and write the log",
+                host=config.rpc_host,
+            )
+        return AllowAll()
+
+    def _make_server(self, service: LogService) -> grpc.aio.Server:
+        config = self._config
         server = grpc.aio.server(options=self._options(), maximum_concurrent_rpcs=config.calls_max)
         server.add_generic_rpc_handlers((handlers(service, self.metrics),))
         self.health.add_to(server)
@@ -115,7 +136,8 @@ class Agent:
                 credentials = server_credentials(files, on_loaded=self._note_certificate)
                 self.rpc_port = server.add_secure_port(address, credentials)
         except RuntimeError as error:
-            raise ListenError("rpc-port", address, str(error)) from error
+            reason = why_not_listen(config.rpc_host, config.rpc_port) or str(error)
+            raise ListenError("rpc-port", address, reason) from error
         return server
 
     def _options(self) -> list[tuple[str, Any]]:
@@ -132,7 +154,7 @@ class Agent:
 
     def _servers(self) -> list[pb.Server]:
         """The cluster as this server knows it: itself."""
-        return [pb.Server(id=self._config.node_name, rpc_addr=self.rpc_address, is_leader=True)]
+        return [pb.Server(id=self._config.node_name, rpc_addr=self.advertised_address, is_leader=True)]
 
     def _note_certificate(self, identity: TlsIdentity) -> None:
         self.metrics.certificate_ends.set(identity.ends.timestamp())
@@ -163,9 +185,10 @@ class Agent:
                 except (LogError, OSError) as error:
                     log.warning("retention failed", error=str(error))
 
-    async def _stop_server(self, server: grpc.aio.Server, commit_log: Log) -> None:
+    async def _stop_server(self, server: grpc.aio.Server, service: LogService, commit_log: Log) -> None:
         """Take no more calls, let those that append finish, and end those that wait for records."""
         stopping = asyncio.create_task(server.stop(self._config.stop_grace_ms / 1000))
+        service.stop()
         await asyncio.to_thread(
             commit_log.close
         )  # stores what is queued; calls that still need the log get UNAVAILABLE
@@ -182,10 +205,6 @@ class Agent:
 async def _cancel(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.wait((task,))
-
-
-def host_and_port(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _version() -> str:

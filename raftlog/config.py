@@ -19,6 +19,7 @@ from raftlog.config_values import (
     Count,
     DurationMs,
     NodeName,
+    OptionalAddress,
     OptionalBytes,
     OptionalCount,
     OptionalDurationMs,
@@ -93,6 +94,10 @@ class ServerConfig(BaseSettings):
         group="Addresses",
     )  # fmt: skip
     rpc_port: Port = _key("Port for clients and other servers.", 8400, group="Addresses")
+    rpc_advertise_addr: OptionalAddress = _key(
+        "Host and port that clients are told to use. Not set: those that are listened on, with the host's name "
+        "where that is every interface.", group="Addresses",
+    )  # fmt: skip
     health_host: str = _key("Interface of --health-port.", "127.0.0.1", group="Addresses", min_length=1)
     health_port: OptionalPort = _key(
         "Port for gRPC health checks without a certificate; off to close it.", 8402, group="Addresses"
@@ -191,10 +196,6 @@ class ServerConfig(BaseSettings):
     def rpc_host(self) -> str:
         return split_address(self.bind_addr)[0]
 
-    @property
-    def gossip_port(self) -> int:
-        return split_address(self.bind_addr)[1]
-
     def server_tls(self) -> TlsFiles | None:
         """Files of the server side; None only if `insecure`."""
         return self._tls("server")
@@ -212,7 +213,11 @@ class ServerConfig(BaseSettings):
         return TlsFiles(cert_file=cert_file, key_file=key_file, ca_file=ca_file) if cert_file else None
 
     def log_config(self) -> logstore.Config:
-        """The part of these settings that the log engine takes."""
+        """The part of these settings that the log engine takes.
+
+        No keys are those of compaction, which the server does not run, and the counts of spare and unsealed
+        segments, which trade nothing that a user could weigh.
+        """
         from logstore import Config  # late: it brings numpy
 
         return Config(

@@ -129,6 +129,7 @@ Addresses = Annotated[tuple[Address, ...], NoDecode, BeforeValidator(split_comma
 NodeName = Annotated[str, BeforeValidator(check_node_name)]
 Path = Annotated[str, Field(min_length=1), BeforeValidator(expand_home)]
 
+OptionalAddress = Annotated[Address | None, BeforeValidator(none_if_off)]
 OptionalCount = Annotated[Count | None, BeforeValidator(none_if_off)]
 OptionalBytes = Annotated[Bytes | None, BeforeValidator(none_if_off)]
 OptionalDurationMs = Annotated[DurationMs | None, BeforeValidator(none_if_off)]

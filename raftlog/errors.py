@@ -57,9 +57,16 @@ class PermissionDenied(RaftlogError):
         self.object = object
 
 
+class InvalidRecord(RaftlogError):
+    """The caller's record cannot be stored as it is. Nothing changed; a retry fails again."""
+
+
+class ServerStopping(RaftlogError):
+    """The server ends its calls. What was answered is stored; try again at another server, or later."""
+
+    def __init__(self) -> None:
+        super().__init__("the server is stopping")
+
+
 class Overloaded(RaftlogError):
     """The server has as much on its hands as its limits allow. Nothing was stored; try again a little later."""
-
-    def __init__(self, reason: str, *, retry_after_ms: int = 100) -> None:
-        super().__init__(reason)
-        self.retry_after_ms = retry_after_ms

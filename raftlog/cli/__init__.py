@@ -5,6 +5,7 @@ Exit codes: 0 done; 1 it failed; 2 the command line or the configuration is wron
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ COMMANDS: Final = {
     "produce": "Append lines as records.",
     "consume": "Print records.",
     "servers": "List the servers of the cluster.",
-    "demo": "Run a server, produce, consume, compare; see what it does in ten seconds.",
+    "demo": "Run a server, produce, consume, compare: all in ten seconds.",
     "certs": "Make certificates and keys for servers and clients.",
 }
 
@@ -104,6 +105,7 @@ def common_options(
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line, by default this process's, and return its exit code. Never raises an Exception."""
     command_line = CommandLine()
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what it has to say reaches the user in our words
     try:
         app(arguments, prog_name="raftlog", obj=command_line)
     except SystemExit as end:
@@ -118,12 +120,18 @@ def report(error: Exception, *, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
     elif is_expected(error):
-        for line in (str(error) or type(error).__name__).splitlines():
+        for line in text_of(error).splitlines():
             print(f"raftlog: {line}", file=sys.stderr)
     else:
         text = f"{type(error).__name__}: {error}".splitlines()[0]
         print(f"raftlog: unexpected {text} (raftlog --debug shows where)", file=sys.stderr)
     return EXIT_USAGE if isinstance(error, ConfigError) else EXIT_FAILED
+
+
+def text_of(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error) or type(error).__name__
 
 
 def is_expected(error: Exception) -> bool:

@@ -12,6 +12,7 @@ import typer
 
 from raftlog.client.client import Client
 from raftlog.errors import ConfigError
+from raftlog.net.probe import require_server
 from raftlog.net.tls import TlsFiles
 
 
@@ -41,15 +42,25 @@ def _connection(
     if insecure:
         if certs or any(files):
             raise ConfigError(["--insecure and certificates exclude each other; give one of them"])
-        return Client(addr, tls=None)
+        return _reached(addr, None)
     if certs is not None and not any(files):
-        return Client(addr, tls=TlsFiles.in_folder(certs, name))
+        return _reached(addr, TlsFiles.in_folder(certs, name))
     if tls_cert_file and tls_key_file and tls_ca_file and certs is None:
-        return Client(
-            addr,
-            tls=TlsFiles(cert_file=str(tls_cert_file), key_file=str(tls_key_file), ca_file=str(tls_ca_file)),
+        files_given = TlsFiles(
+            cert_file=str(tls_cert_file), key_file=str(tls_key_file), ca_file=str(tls_ca_file)
         )
+        return _reached(addr, files_given)
     raise ConfigError(["who are you? give --certs FOLDER, all three of --tls-*-file, or --insecure"])
+
+
+def _reached(address: str, tls: TlsFiles | None) -> Client:
+    client = Client(address, tls=tls)
+    try:
+        require_server(address, tls)
+    except BaseException:
+        client.close()
+        raise
+    return client
 
 
 def connected(command: Callable[..., None]) -> Callable[..., None]:

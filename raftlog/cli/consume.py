@@ -16,6 +16,8 @@ from raftlog.errors import ConfigError
 
 app = make_app()
 
+OFFSET_MAX = (1 << 63) - 1
+
 
 @app.command()
 @connected
@@ -24,7 +26,9 @@ def consume(
     start: Annotated[
         str, typer.Option("--from", help="An offset, earliest, latest, or a time such as 2026-11-21T10:00Z.")
     ] = "earliest",
-    end: Annotated[int | None, typer.Option("--to", help="Offset to stop before.")] = None,
+    end: Annotated[
+        int | None, typer.Option("--to", help="Offset to stop before.", min=0, max=OFFSET_MAX)
+    ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more records at the end.")] = False,
     form: Annotated[Format, typer.Option("--format", help="text, json or raw (values only).")] = Format.TEXT,
 ) -> None:
@@ -40,7 +44,7 @@ def _first_offset(client: Client, start: str) -> int | None:
         return None
     if start == "latest":
         return client.bounds().end
-    if start.isdigit():
+    if start.isascii() and start.isdecimal() and int(start) <= OFFSET_MAX:
         return int(start)
     try:
         time = datetime.fromisoformat(start)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from typing import Annotated, Any
 
 import typer
@@ -112,5 +111,6 @@ def serve(**flags: object) -> None:
     port away; --no-X or --X=false takes a switch back.
     """
     config = load_config(flags)
-    agent = import_module("raftlog.agent")  # late: it brings grpc and the engine
-    raise typer.Exit(agent.run(config))
+    from raftlog.agent import run  # late: it brings grpc and the engine
+
+    raise typer.Exit(run(config))

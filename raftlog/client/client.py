@@ -23,10 +23,14 @@ class Client:
     def __init__(self, address: str, *, tls: TlsFiles | None = None, timeout_s: float = 10.0) -> None:
         """`address` is host:port. Without `tls` the connection is neither encrypted nor verified."""
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name=f"raftlog {address}", daemon=True)
+        self._thread = threading.Thread(target=self._run_loop, name=f"raftlog {address}", daemon=True)
         self._thread.start()
         self._is_closed = False
-        self._client = self._run(_made(address, tls, timeout_s))
+        try:
+            self._client = self._run(_made(address, tls, timeout_s))
+        except BaseException:
+            self._end_loop()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -41,10 +45,22 @@ class Client:
         if self._is_closed:
             return
         self._is_closed = True
-        asyncio.run_coroutine_threadsafe(self._client.close(), self._loop).result()
+        try:
+            asyncio.run_coroutine_threadsafe(self._client.close(), self._loop).result()
+        finally:
+            self._end_loop()
+
+    def _end_loop(self) -> None:
+        self._is_closed = True
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
-        self._loop.close()
+
+    def _run_loop(self) -> None:
+        loop = self._loop
+        loop.run_forever()
+        loop.run_until_complete(_cancel(asyncio.all_tasks(loop)))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
 
     def append(self, value: Value) -> int:
         """The offset of the record, once it is stored as the server's sync policy says. For many, see `producer`."""
@@ -145,6 +161,12 @@ async def _made(address: str, tls: TlsFiles | None, timeout_s: float) -> AsyncCl
 
 async def _producer(client: AsyncClient, config: ProducerConfig | None) -> Producer:
     return client.producer(config)
+
+
+async def _cancel(tasks: set[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _next(items: AsyncIterator[T]) -> T | None:

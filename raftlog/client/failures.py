@@ -11,7 +11,7 @@ from raftlog.errors import RaftlogError
 from raftlog.pb.log.v1 import log_pb2 as pb
 from raftlog.wire.status_details import RETRY_PUSHBACK_KEY, STATUS_DETAILS_KEY, find_detail
 
-AGAIN: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
+NOT_CONNECTED: Final = ("failed to connect to all addresses", "errors resolving")  # how gRPC's texts begin
 
 
 class CallFailed(RaftlogError):
@@ -26,11 +26,6 @@ class CallFailed(RaftlogError):
         self.retry_after_ms = retry_after_ms
         self.is_unknown = is_unknown
 
-    @property
-    def is_passing(self) -> bool:
-        """Whether the same call may succeed a little later."""
-        return self.code in AGAIN
-
 
 def failure(error: grpc.aio.AioRpcError, *, is_produce: bool = False) -> Exception:
     """The exception to raise for a failed call."""
@@ -42,12 +37,15 @@ def failure(error: grpc.aio.AioRpcError, *, is_produce: bool = False) -> Excepti
         found = find_detail(details, pb.OffsetRange) if isinstance(details, bytes) else None
         if found is not None:
             return OffsetOutOfRange(found.offset, found.start, found.end)
+    text = error.details() or "no reason given"
+    if text.startswith(NOT_CONNECTED):
+        return CallFailed(code, text)  # nothing was sent
     pushback = str(metadata.get(RETRY_PUSHBACK_KEY, ""))
     is_refused = code in (
         grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.INVALID_ARGUMENT,
         grpc.StatusCode.RESOURCE_EXHAUSTED,
     )  # fmt: skip
     return CallFailed(
-        code, error.details() or "no reason given", retry_after_ms=int(pushback) if pushback.isdigit() else None,
+        code, text, retry_after_ms=int(pushback) if pushback.isdigit() else None,
         is_unknown=is_produce and not is_refused,
     )  # fmt: skip

@@ -60,6 +60,7 @@ class _Batch:
         self.values: list[bytes | Record] = []
         self.bytes = 0
         self.done: Future[int] = Future()
+        self.done.set_running_or_notify_cancel()  # whoever gives up waiting cannot cancel it for the others
         self.waiter: asyncio.Future[int] | None = None  # `done` for the loop that awaits it
 
 

@@ -23,7 +23,6 @@ from prometheus_client import (
 LATENCY_BUCKETS_S: Final = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 )  # fmt: skip  # a remembered read to a disk that stalls
-BATCH_RECORDS_BUCKETS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 100_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,35 +77,6 @@ class Metrics:
             "call_seconds", "Duration of calls that are no streams.", LATENCY_BUCKETS_S, "method"
         )
         self._methods: dict[str, MethodMetrics] = {}  # those of the service, so few
-        self._calls_refused = self._counter(
-            "calls_refused", "Calls refused for lack of room, by the limit that was reached.", "limit"
-        )
-        self._calls_denied = self._counter(
-            "calls_denied", "Calls refused by the access policy.", "action", "reason"
-        )
-
-        self.connections = self._gauge("connections", "Open connections of clients.")
-        self.connections_refused = self._counter(
-            "connections_refused", "Connections closed for lack of room."
-        )
-
-        self.records_received = self._counter("records_received", "Records stored for clients.")
-        self.bytes_received = self._counter(
-            "bytes_received", "Bytes of records and batches stored for clients."
-        )
-        self.records_sent = self._counter("records_sent", "Records sent to clients.")
-        self.bytes_sent = self._counter("bytes_sent", "Bytes of records and batches sent to clients.")
-
-        self.append_seconds = self._histogram(
-            "append_seconds", "From a record's arrival until it is as durable as asked.", LATENCY_BUCKETS_S
-        )
-        self.append_records = self._histogram(
-            "append_records", "Records that were appended together.", BATCH_RECORDS_BUCKETS
-        )
-        self.sync_seconds = self._histogram(
-            "sync_seconds", "Duration of one sync of the disk.", LATENCY_BUCKETS_S
-        )
-        self.queue_bytes = self._gauge("queue_bytes", "Records received and not yet stored.")
 
         self.log_start_offset = self._gauge("log_start_offset", "Offset of the first record.")
         self.log_end_offset = self._gauge("log_end_offset", "Offset behind the last record.")
@@ -129,14 +99,6 @@ class Metrics:
                 method, calls=self._calls, in_progress=self._calls_in_progress, seconds=self._call_seconds
             )
         return found
-
-    def call_refused(self, limit: str) -> None:
-        """Count a call that found no room; `limit` is the key of the limit, as in "queue-bytes-max"."""
-        self._calls_refused.labels(limit).inc()
-
-    def call_denied(self, action: str, reason: str) -> None:
-        """Count a call that the policy refused; `reason` is the status code."""
-        self._calls_denied.labels(action, reason).inc()
 
     def watch_log(self, figures: LogFigures) -> None:
         """Show the numbers of this log from now on."""

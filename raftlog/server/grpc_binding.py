@@ -10,7 +10,7 @@ from typing import Any, Final
 import grpc
 
 import logstore
-from raftlog.errors import Overloaded, PermissionDenied, Unauthenticated
+from raftlog.errors import InvalidRecord, Overloaded, PermissionDenied, ServerStopping, Unauthenticated
 from raftlog.pb.log.v1 import log_pb2 as pb
 from raftlog.runtime.logging import get_logger
 from raftlog.runtime.metrics import MethodMetrics, Metrics
@@ -24,7 +24,16 @@ SERVICE_NAME: Final = "log.v1.Log"
 OK: Final = grpc.StatusCode.OK.name
 CANCELLED: Final = grpc.StatusCode.CANCELLED.name  # until something else is known
 COMMON_NAME: Final = "x509_common_name"
-DISK_FULL_RETRY_MS: Final = 5_000  # somebody has to make room
+
+# What a client is told to wait before it tries again.
+PUSHBACK_MS: Final[dict[type[Exception], int]] = {
+    Overloaded: 100,
+    logstore.QueueFull: 100,
+    logstore.DiskFull: 5_000,  # somebody has to make room
+    logstore.LogPoisoned: 5_000,  # somebody has to restart the server
+    logstore.LogClosed: 1_000,  # it is about to restart
+    ServerStopping: 1_000,
+}
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -38,6 +47,7 @@ STATUS_CODES: Final[tuple[tuple[type[Exception], grpc.StatusCode], ...]] = (
     (logstore.RecordTooLarge, grpc.StatusCode.INVALID_ARGUMENT),
     (logstore.BatchTooLarge, grpc.StatusCode.INVALID_ARGUMENT),
     (logstore.EmptyBatch, grpc.StatusCode.INVALID_ARGUMENT),
+    (InvalidRecord, grpc.StatusCode.INVALID_ARGUMENT),
     (logstore.CorruptBatch, grpc.StatusCode.INVALID_ARGUMENT),
     (logstore.UnsupportedFormat, grpc.StatusCode.INVALID_ARGUMENT),
     (logstore.QueueFull, grpc.StatusCode.RESOURCE_EXHAUSTED),
@@ -45,6 +55,7 @@ STATUS_CODES: Final[tuple[tuple[type[Exception], grpc.StatusCode], ...]] = (
     (logstore.CorruptLog, grpc.StatusCode.DATA_LOSS),
     (logstore.LogPoisoned, grpc.StatusCode.UNAVAILABLE),
     (logstore.LogClosed, grpc.StatusCode.UNAVAILABLE),
+    (ServerStopping, grpc.StatusCode.UNAVAILABLE),
 )
 
 
@@ -153,10 +164,8 @@ async def _abort(context: Context, method: str, error: Exception) -> str:
     if isinstance(error, logstore.OffsetOutOfRange):
         detail = pb.OffsetRange(offset=error.offset, start=error.start, end=error.end)
         metadata.append((STATUS_DETAILS_KEY, pack_status(number, text, detail)))
-    if isinstance(error, Overloaded):
-        metadata.append((RETRY_PUSHBACK_KEY, str(error.retry_after_ms)))
-    if isinstance(error, logstore.DiskFull):
-        metadata.append((RETRY_PUSHBACK_KEY, str(DISK_FULL_RETRY_MS)))
+    if type(error) in PUSHBACK_MS:
+        metadata.append((RETRY_PUSHBACK_KEY, str(PUSHBACK_MS[type(error)])))
     with suppress(grpc.aio.AbortError):  # that is how `abort` returns
         await context.abort(code, text, tuple(metadata))
     return code.name

@@ -16,6 +16,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection
 
 from raftlog.errors import ListenError
+from raftlog.net.addresses import host_and_port, why_not_listen
 from raftlog.pb.log.v1 import log_pb2
 from raftlog.runtime.logging import get_logger
 
@@ -155,10 +156,10 @@ async def start_health_server(health: Health, *, host: str, port: int) -> Health
     options = [("grpc.so_reuseport", 0)]  # else a second server on the port would be no error
     server = grpc.aio.server(options=options, maximum_concurrent_rpcs=PROBES_MAX)
     health.add_to(server)
-    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    address = host_and_port(host, port)
     try:
         bound_port = server.add_insecure_port(address)
     except RuntimeError as error:
-        raise ListenError("health-port", address, str(error)) from error
+        raise ListenError("health-port", address, why_not_listen(host, port) or str(error)) from error
     await server.start()
     return HealthServer(server, bound_port)

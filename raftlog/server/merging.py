@@ -7,12 +7,13 @@ is needed, and a lone record does not wait.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from functools import partial
 from typing import Final, NamedTuple, Protocol
 
 from logstore import Config, Record
-from logstore.errors import RecordTooLarge
-from raftlog.errors import Overloaded
+from logstore.errors import LogError, QueueFull, RecordTooLarge
+from raftlog.errors import InvalidRecord, Overloaded
 
 BATCH_RECORDS_MAX: Final = 10_000  # in one batch: a bound on the time that its callers wait for each other
 RECORD_OVERHEAD_BYTES: Final = 64  # of columns, per record; an estimate on the safe side
@@ -26,6 +27,7 @@ class AppendsBatches(Protocol):
     config: Config
 
     def begin_append(self, batch: list[Value]) -> tuple[int, asyncio.Future[int]]: ...
+    async def room(self) -> None: ...
 
 
 class _Waiting(NamedTuple):
@@ -43,6 +45,9 @@ class ProduceMerger:
         self._queue_bytes = 0  # of records that wait or are being appended
         self._waiting: list[_Waiting] = []
         self._is_busy = False  # a batch is being appended, or will be in the next turn of the loop
+        self._alone = 0  # so many that wait are appended one by one: the batch they were in was refused
+        self._retry: asyncio.Task[None] | None = None  # waits until the log has room for the next batch
+        self._room_waiters: list[asyncio.Future[None]] = []
 
     def submit(self, value: Value) -> asyncio.Future[int]:
         """The future of the record's offset.
@@ -64,13 +69,32 @@ class ProduceMerger:
             loop.call_soon(self._append_waiting)
         return future
 
+    async def room(self) -> None:
+        """Return when some of the records that wait are settled; at once if there are none."""
+        if self._queue_bytes:
+            settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._room_waiters.append(settled)
+            await settled
+
     def _append_waiting(self) -> None:
         """Begin to append what waits, as much as one batch takes at a time."""
         while self._waiting:
             count = self._count_fitting()
             batch, self._waiting = self._waiting[:count], self._waiting[count:]
+            self._alone = max(self._alone - 1, 0)
             try:
                 _, first = self._log.begin_append([waiting.value for waiting in batch])
+            except QueueFull:  # of batches that did not come through here
+                self._waiting[:0] = batch
+                self._retry = asyncio.create_task(self._append_when_there_is_room())
+                return
+            except ValueError as error:
+                if count > 1:  # one of them is at fault, and the others shall not suffer for it
+                    self._waiting[:0] = batch
+                    self._alone = count
+                    continue
+                self._settle(batch, error if isinstance(error, LogError) else InvalidRecord(str(error)))
+                continue
             except Exception as error:  # noqa: BLE001  # whatever it is, the callers get it
                 self._settle(batch, error)
                 continue
@@ -79,6 +103,11 @@ class ProduceMerger:
                 return
             self._settle(batch, first.result())
         self._is_busy = False
+
+    async def _append_when_there_is_room(self) -> None:
+        with suppress(LogError):  # closed: the next append says so
+            await self._log.room()
+        self._append_waiting()
 
     def _finish(self, batch: list[_Waiting], first: asyncio.Future[int]) -> None:
         self._settle(batch, first.exception() or first.result())
@@ -93,9 +122,15 @@ class ProduceMerger:
                 waiting.future.set_exception(outcome)
             else:
                 waiting.future.set_result(outcome + number)
+        waiters, self._room_waiters = self._room_waiters, []
+        for settled in waiters:
+            if not settled.done():
+                settled.set_result(None)
 
     def _count_fitting(self) -> int:
         """How many of the waiting records go into the next batch."""
+        if self._alone:
+            return 1
         room = self._log.config.batch_bytes_max
         for count, waiting in enumerate(self._waiting[:BATCH_RECORDS_MAX]):
             room -= waiting.size

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from logstore import Config, OffsetOutOfRange, QueueFull, Record
 from logstore.reading import Frames
 from logstore.transfer import read_frames
-from raftlog.errors import Overloaded
+from raftlog.errors import Overloaded, ServerStopping
 from raftlog.pb.log.v1 import log_pb2 as pb
 from raftlog.server.call import Call
 from raftlog.server.merging import ProduceMerger, Value
@@ -71,6 +71,12 @@ class LogService:
         self._access = access
         self._servers = servers
         self._merger = ProduceMerger(log, queue_bytes_max=queue_bytes_max)
+        self._readers: set[asyncio.Task[None]] = set()  # of produce streams that go on
+
+    def stop(self) -> None:
+        """Take no more from produce streams; each ends with ServerStopping once what it took is answered."""
+        for reader in self._readers:
+            reader.cancel()
 
     # ── producing ───────────────────────────────────────────────────────────────────────────────────
 
@@ -88,7 +94,7 @@ class LogService:
                 offset=offset
             )
 
-        async for response in in_order(requests, begin, self._log.room):
+        async for response in in_order(requests, begin, self._merger.room, self._readers):
             yield response
 
     async def produce_batch(self, request: pb.ProduceBatchRequest, call: Call) -> pb.ProduceBatchResponse:
@@ -100,7 +106,7 @@ class LogService:
         self, requests: AsyncIterator[pb.ProduceBatchRequest], call: Call
     ) -> AsyncIterator[pb.ProduceBatchResponse]:
         self._access.check(call.subject, OBJECT, "produce")
-        async for response in in_order(requests, self._begin_batch, self._log.room):
+        async for response in in_order(requests, self._begin_batch, self._log.room, self._readers):
             yield response
 
     def _begin_batch(self, request: pb.ProduceBatchRequest) -> Begun[pb.ProduceBatchResponse]:
@@ -155,7 +161,8 @@ class LogService:
                 start = some.end_offset
             if not follow:
                 return
-            if start >= log_end and start < end:
+            start = max(start, min(end, log_end))  # frames of removed records may be missing before it
+            if start < end:
                 await self._log.wait_async(log_end)
 
     def _start_of(self, request: pb.ConsumeBatchesRequest) -> int:
@@ -214,11 +221,13 @@ async def in_order(
     requests: AsyncIterator[Request],
     begin: Callable[[Request], Begun[Response]],
     room: Callable[[], Awaitable[None]],
+    readers: set[asyncio.Task[None]],
 ) -> AsyncIterator[Response]:
     """The answers to `requests`, in their order. Up to AHEAD_MAX are begun before the first is answered.
 
     Where `begin` is refused because too much is on its way, waits for room and so makes the sender wait. Ends when
     all are answered and no more come. After the first error no more are begun; those that were may be carried out.
+    Its task that takes requests is in `readers` meanwhile; if that is cancelled, ServerStopping is the first error.
     """
     begun: asyncio.Queue[Begun[Response] | None] = asyncio.Queue(AHEAD_MAX)
 
@@ -237,13 +246,26 @@ async def in_order(
             await begun.put(None)
 
     reader = asyncio.create_task(begin_all())
+    readers.add(reader)
+    reader.add_done_callback(readers.discard)
     try:
         while (one := await begun.get()) is not None:
             future, response = one
             yield response(await future)
-        await reader
+        await asyncio.wait((reader,))
+        if reader.cancelled():
+            raise ServerStopping
+        reader.result()
     finally:
         reader.cancel()
         while not begun.empty():
             if (left := begun.get_nowait()) is not None:
                 left[0].cancel()
+                left[0].add_done_callback(_look_at)
+        reader.add_done_callback(_look_at)
+
+
+def _look_at(done: asyncio.Future[Any]) -> None:
+    """Of what nobody waits for, let no error be reported as overlooked."""
+    if not done.cancelled():
+        done.exception()

@@ -56,13 +56,13 @@ def connection_threads() -> list[threading.Thread]:
 
 
 def test_metrics_are_in_the_form_of_prometheus(server: AdminServer, metrics: Metrics) -> None:
-    metrics.records_received.inc(3)
+    metrics.serving.set(1)
 
     status, headers, body = fetch(server, "/metrics?x=1")
 
     assert status == 200
     assert headers["Content-Type"].startswith("text/plain; version=")
-    assert b"\nraftlog_records_received_total 3.0\n" in body
+    assert b"\nraftlog_serving 1.0\n" in body
 
 
 def test_healthz_answers_even_while_not_serving(server: AdminServer) -> None:

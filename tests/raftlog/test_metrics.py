@@ -43,16 +43,6 @@ def test_a_method_is_counted_by_one_object() -> None:
     assert metrics.of_method("Produce") is metrics.of_method("Produce")
 
 
-def test_refusals_and_denials_are_counted_by_reason() -> None:
-    metrics = Metrics()
-
-    metrics.call_refused("queue-bytes-max")
-    metrics.call_denied("produce", "PERMISSION_DENIED")
-
-    assert value(metrics, "calls_refused_total", limit="queue-bytes-max") == 1
-    assert value(metrics, "calls_denied_total", action="produce", reason="PERMISSION_DENIED") == 1
-
-
 def test_the_numbers_of_the_log_are_read_when_somebody_looks() -> None:
     metrics, end = Metrics(), [5]
     metrics.watch_log(LogFigures(lambda: 2, lambda: end[0], lambda: 4096, lambda: 3))
@@ -77,10 +67,10 @@ def test_the_server_is_named() -> None:
 def test_two_servers_in_one_process_count_apart() -> None:
     first, second = Metrics(), Metrics()
 
-    first.records_received.inc(3)
+    first.serving.set(1)
 
-    assert value(first, "records_received_total") == 3
-    assert value(second, "records_received_total") == 0
+    assert value(first, "serving") == 1
+    assert value(second, "serving") == 0
 
 
 def test_every_metric_of_ours_has_the_prefix_and_the_process_is_shown() -> None:

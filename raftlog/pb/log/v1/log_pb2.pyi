@@ -12,9 +12,9 @@ Times are nanoseconds since 1970-01-01 UTC.
 Errors. Besides its code and text, a failed call carries trailing metadata that clients can read
 without parsing text:
 
-  grpc-status-details-bin   the usual binary key: a google.rpc.Status, here `ErrorStatus`, whose code and
-                            message repeat those of the call. Its details hold an OffsetRange where the
-                            code is OUT_OF_RANGE. Go reads it with status.FromError(err).Details(), Java
+  grpc-status-details-bin   with OUT_OF_RANGE: the usual binary key, a google.rpc.Status, here
+                            `ErrorStatus`, whose code and message repeat those of the call and whose
+                            details hold an OffsetRange. Go reads it with status.FromError(err).Details(), Java
                             with StatusProto.fromThrowable, Python with grpc_status.rpc_status.
   grpc-retry-pushback-ms    with RESOURCE_EXHAUSTED and UNAVAILABLE: wait this long (decimal digits) before
                             the next attempt. gRPC's own retries obey it.

@@ -104,8 +104,10 @@ class LogServicer:
 
     def ProduceStream(self, request_iterator, context):
         """Appends one record per request and answers each in order. Requests may be sent ahead of the answers.
-        The first error ends the stream: what was answered is stored, what was sent behind the failed
-        request is not. Ends well when the client is done sending and all is answered.
+        The first error ends the stream. What was answered is stored. What was sent ahead behind the failed
+        request may be stored, because it may have been on its way to the disk by then. Ends well when the client
+        is done sending and all is answered. A server that stops answers what it has taken and ends the stream
+        with UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

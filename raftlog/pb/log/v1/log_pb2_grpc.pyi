@@ -12,9 +12,9 @@ Times are nanoseconds since 1970-01-01 UTC.
 Errors. Besides its code and text, a failed call carries trailing metadata that clients can read
 without parsing text:
 
-  grpc-status-details-bin   the usual binary key: a google.rpc.Status, here `ErrorStatus`, whose code and
-                            message repeat those of the call. Its details hold an OffsetRange where the
-                            code is OUT_OF_RANGE. Go reads it with status.FromError(err).Details(), Java
+  grpc-status-details-bin   with OUT_OF_RANGE: the usual binary key, a google.rpc.Status, here
+                            `ErrorStatus`, whose code and message repeat those of the call and whose
+                            details hold an OffsetRange. Go reads it with status.FromError(err).Details(), Java
                             with StatusProto.fromThrowable, Python with grpc_status.rpc_status.
   grpc-retry-pushback-ms    with RESOURCE_EXHAUSTED and UNAVAILABLE: wait this long (decimal digits) before
                             the next attempt. gRPC's own retries obey it.
@@ -62,8 +62,10 @@ class LogStub:
     """
     ProduceStream: _grpc.StreamStreamMultiCallable[_log_pb2.ProduceRequest, _log_pb2.ProduceResponse]
     """Appends one record per request and answers each in order. Requests may be sent ahead of the answers.
-    The first error ends the stream: what was answered is stored, what was sent behind the failed
-    request is not. Ends well when the client is done sending and all is answered.
+    The first error ends the stream. What was answered is stored. What was sent ahead behind the failed
+    request may be stored, because it may have been on its way to the disk by then. Ends well when the client
+    is done sending and all is answered. A server that stops answers what it has taken and ends the stream
+    with UNAVAILABLE.
     """
     GetServers: _grpc.UnaryUnaryMultiCallable[_log_pb2.GetServersRequest, _log_pb2.GetServersResponse]
     """The servers of the cluster. Any server answers; the client must be authenticated, no permission needed."""
@@ -88,8 +90,10 @@ class LogAsyncStub(LogStub):
     """
     ProduceStream: _aio.StreamStreamMultiCallable[_log_pb2.ProduceRequest, _log_pb2.ProduceResponse]  # type: ignore[assignment]
     """Appends one record per request and answers each in order. Requests may be sent ahead of the answers.
-    The first error ends the stream: what was answered is stored, what was sent behind the failed
-    request is not. Ends well when the client is done sending and all is answered.
+    The first error ends the stream. What was answered is stored. What was sent ahead behind the failed
+    request may be stored, because it may have been on its way to the disk by then. Ends well when the client
+    is done sending and all is answered. A server that stops answers what it has taken and ends the stream
+    with UNAVAILABLE.
     """
     GetServers: _aio.UnaryUnaryMultiCallable[_log_pb2.GetServersRequest, _log_pb2.GetServersResponse]  # type: ignore[assignment]
     """The servers of the cluster. Any server answers; the client must be authenticated, no permission needed."""
@@ -135,8 +139,10 @@ class LogServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_log_pb2.ProduceResponse], _abc.AsyncIterator[_log_pb2.ProduceResponse]]:
         """Appends one record per request and answers each in order. Requests may be sent ahead of the answers.
-        The first error ends the stream: what was answered is stored, what was sent behind the failed
-        request is not. Ends well when the client is done sending and all is answered.
+        The first error ends the stream. What was answered is stored. What was sent ahead behind the failed
+        request may be stored, because it may have been on its way to the disk by then. Ends well when the client
+        is done sending and all is answered. A server that stops answers what it has taken and ends the stream
+        with UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod
