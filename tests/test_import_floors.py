@@ -1,0 +1,226 @@
+"""Who may import whom: imports point down only.
+
+Think before changing RULES: a new arrow is a decision about the design, not a way to make a test pass.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+class Rule(NamedTuple):
+    """What a package (or module) may import beside the standard library and itself."""
+
+    ours: tuple[str, ...]  # prefixes of modules of this project
+    theirs: tuple[str, ...]  # installed packages
+    lazily: tuple[str, ...] = ()  # installed packages, within functions only
+
+
+BASE = ("raftlog.errors", "raftlog.file_stamp")
+PB = ("raftlog.pb",)
+EMBED = ("logstore",)
+
+# The longest prefix of a module's name counts. From the ground up.
+RULES = {
+    # ── the engine: usable without anything of raftlog ──
+    "logstore": Rule(EMBED, ("numpy",), ("zstandard", "pyarrow")),
+    "logstore.__main__": Rule(("logstore.cli",), ()),
+    "logstore.config": Rule((), ()),
+    "logstore.errors": Rule((), ()),
+    "logstore.filesystem": Rule(("logstore.errors",), ()),
+    "logstore.checksum": Rule((), ("numpy", "google_crc32c")),
+    "logstore.frame": Rule(("logstore.checksum", "logstore.errors", "logstore.filesystem"), ()),
+    "logstore.retention": Rule(("logstore.config",), ()),
+    "logstore.group_commit": Rule(("logstore.errors",), ()),
+    "logstore.testing": Rule(("logstore.errors", "logstore.filesystem"), ()),
+    "logstore.benchmark": Rule(EMBED, ("numpy",), ("lmdb", "rocksdict")),
+    "logstore.cli": Rule(EMBED, ("typer", "rich")),
+    # ── the server, its clients and its tools ──
+    "raftlog.errors": Rule((), ()),
+    "raftlog.file_stamp": Rule((), ()),
+    "raftlog.wire": Rule(PB, ("google.protobuf",)),
+    "raftlog.net": Rule(BASE, ("cryptography", "grpc")),
+    "raftlog.runtime": Rule(BASE, ("structlog", "prometheus_client")),
+    "raftlog.server": Rule(
+        (*BASE, *PB, *EMBED, "raftlog.wire", "raftlog.net", "raftlog.runtime"),
+        ("grpc", "grpc_health", "grpc_reflection", "casbin", "prometheus_client"),
+    ),
+    "raftlog.server.service": Rule(
+        (*BASE, *PB, *EMBED, "raftlog.server.call", "raftlog.server.merging"), ()
+    ),  # no grpc: another front can be bound to the same functions
+    "raftlog.server.merging": Rule((*BASE, *EMBED), ()),
+    "raftlog.server.call": Rule((), ()),
+    "raftlog.client": Rule((*BASE, *PB, *EMBED, "raftlog.wire", "raftlog.net"), ("grpc",)),
+    "raftlog.config": Rule((*BASE, *EMBED, "raftlog.net", "raftlog.config_values"), ("pydantic", "pydantic_settings")),
+    "raftlog.config_values": Rule(BASE, ("pydantic", "pydantic_settings")),
+    "raftlog.config_sources": Rule(
+        (*BASE, "raftlog.config", "raftlog.config_values"), ("pydantic", "pydantic_core", "pydantic_settings", "yaml")
+    ),
+    "raftlog.agent": Rule(
+        (*BASE, *PB, *EMBED, "raftlog.config", "raftlog.net", "raftlog.runtime", "raftlog.server"), ("grpc", "uvloop")
+    ),
+    "raftlog.server_process": Rule(BASE, ()),
+    "raftlog.demo": Rule((*BASE, "raftlog.server_process", "raftlog.client", "raftlog.net", "raftlog.server.acl"), ()),
+    "raftlog.cli": Rule(("raftlog", *EMBED), ("typer", "rich", "pydantic")),
+    "raftlog": Rule(("raftlog.client", "raftlog.net.tls", "raftlog.cli"), ()),
+}  # fmt: skip
+
+# What stands on top of the engine, and who may know of it.
+TOOLS = ("logstore.cli", "logstore.benchmark", "logstore.testing", "logstore.__main__")
+MAY_USE_TOOLS = (*TOOLS, "raftlog.cli")
+
+# What only `logstore.filesystem` may do, because tests hand the engine a file system that crashes.
+FILE_MODULES = ("mmap", "fcntl", "pathlib", "shutil", "tempfile", "glob")
+HARMLESS_OF_OS = {
+    "os.PathLike", "os.fspath", "os.getpid", "os.strerror", "os.path", "os.path.dirname", "os.path.basename",
+    "os.path.join", "os.path.normpath",
+}  # fmt: skip
+# Of these, proglog reads files that are not ours.
+TOUCH_FILES = ("logstore.filesystem", "logstore.proglog", "logstore.cli", "logstore.benchmark")
+
+
+class Import(NamedTuple):
+    module: str
+    is_lazy: bool  # within a function
+    line: int
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {
+    module_name(path): path
+    for package in ("logstore", "raftlog")
+    for path in sorted((ROOT / package).rglob("*.py"))
+    if "raftlog/pb/" not in path.as_posix()  # generated
+}
+
+
+def imports_of(tree: ast.AST, *, is_lazy: bool = False) -> Iterator[Import]:
+    """Every import that runs; those under `if TYPE_CHECKING` do not."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.Import):
+            yield from (Import(name.name, is_lazy, node.lineno) for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0 and node.module is not None, "imports are absolute"
+            inner = (f"{node.module}.{name.name}" for name in node.names)
+            yield from (Import(one if one in MODULES else node.module, is_lazy, node.lineno) for one in inner)
+        else:
+            is_function = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+            yield from imports_of(node, is_lazy=is_lazy or is_function)
+
+
+def is_within(module: str, prefixes: tuple[str, ...]) -> bool:
+    return any(module == prefix or module.startswith(prefix + ".") for prefix in prefixes)
+
+
+def rule_of(module: str) -> tuple[str, Rule]:
+    name = max((name for name in RULES if is_within(module, (name,))), key=len)
+    return name, RULES[name]
+
+
+def is_allowed(importer: str, one: Import) -> bool:
+    name, rule = rule_of(importer)
+    package = one.module.split(".")[0]
+    if package in ("logstore", "raftlog"):
+        is_inside = name not in ("logstore", "raftlog") and is_within(one.module, (name,))
+        is_tool = is_within(one.module, TOOLS) and not is_within(importer, MAY_USE_TOOLS)
+        return (is_inside or is_within(one.module, rule.ours)) and not is_tool
+    if package in sys.stdlib_module_names:
+        return True
+    return is_within(one.module, rule.theirs) or (one.is_lazy and is_within(one.module, rule.lazily))
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_module_imports_only_what_its_floor_allows(module: str) -> None:
+    tree = ast.parse(MODULES[module].read_text())
+
+    wrong = [f"line {one.line}: {one.module}" for one in imports_of(tree) if not is_allowed(module, one)]
+
+    assert wrong == [], f"{module} may not import these; see RULES"
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_every_rule_is_of_something_that_exists_and_is_used(name: str) -> None:
+    modules = [module for module in MODULES if rule_of(module)[0] == name]
+    used = {one.module for module in modules for one in imports_of(ast.parse(MODULES[module].read_text()))}
+    _, _, lazily = RULES[name]
+
+    assert modules, "no module has this rule"
+    assert not [
+        one for one in (*RULES[name].theirs, *lazily) if not any(is_within(each, (one,)) for each in used)
+    ]
+
+
+@pytest.mark.parametrize(
+    "module", [one for one in MODULES if is_within(one, EMBED) and not is_within(one, TOUCH_FILES)]
+)
+def test_engine_touches_files_through_the_seam_alone(module: str) -> None:
+    tree = ast.parse(MODULES[module].read_text())
+
+    wrong = [
+        f"line {one.line}: {one.module}" for one in imports_of(tree) if is_within(one.module, FILE_MODULES)
+    ]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and re.fullmatch(r"os(\.\w+)+", name := ast.unparse(node)):
+            wrong += [f"line {node.lineno}: {name}"] * (name not in HARMLESS_OF_OS)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("open", "io.open"):
+            wrong.append(f"line {node.lineno}: open()")
+        elif isinstance(node, ast.ImportFrom) and node.module in ("os", "os.path"):
+            wrong.append(f"line {node.lineno}: from os import ...")
+
+    assert wrong == []
+
+
+EMBEDDED = """
+import sys
+
+REFUSED = {refused!r}
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if any(name == one or name.startswith(one + ".") for one in REFUSED):
+            raise ModuleNotFoundError(f"no module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Refuse())
+
+import logstore
+
+with logstore.Log({path!r}, logstore.Config(segment_bytes_max=500)) as log:
+    for number in range(10):
+        log.append(b"value %d" % number)
+    log.append_batch([logstore.Record(b"a", key=b"k"), b"b"])
+    log.compact()
+    assert [record.value for record in log.scan()][-1] == b"b" and len(log.read_many([0, 5])) == 2
+
+loaded = {{name.split(".")[0] for name in sys.modules}} & {{"mmap", "zstandard", "pyarrow", "raftlog"}}
+print(sorted(loaded - {{"mmap"}}))
+"""
+
+
+def test_engine_works_where_nothing_of_raftlog_is_installed(tmp_path: Path) -> None:
+    refused = (
+        "raftlog", "grpc", "grpc_health", "grpc_reflection", "google.protobuf", "cryptography", "casbin", "pydantic",
+        "pydantic_core", "pydantic_settings", "yaml", "structlog", "prometheus_client", "uvloop", "typer", "rich",
+        "pyarrow", "zstandard", "hypothesis", "typing_extensions",
+    )  # fmt: skip
+    program = EMBEDDED.format(refused=refused, path=str(tmp_path / "log"))
+
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
