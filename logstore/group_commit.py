@@ -10,10 +10,10 @@ lock: appending to a deque is atomic, and only the leader takes from it.
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Generic, TypeVar
 
 from logstore.errors import LogError
@@ -25,12 +25,29 @@ Outcome = TypeVar("Outcome")
 class _Waiter(Generic[Request, Outcome]):
     outcome: Outcome
     error: Exception | None = None
-    is_served = False
+    is_served = False  # it has its outcome or error
+    leads = False  # the lead was passed to it
+    following: _Waiter[Request, Outcome] | None = None  # the one to wake once this one is awake
 
     def __init__(self, request: Request) -> None:
         self.request = request
         self.sleep = threading.Lock()
         self.sleep.acquire()
+
+    def wait(self) -> BaseException | None:
+        """Return when this one is served or leads; what interrupted it meanwhile, if anything did."""
+        interrupt = None
+        while not (self.is_served or self.leads):
+            try:
+                self.sleep.acquire()
+            except BaseException as error:  # noqa: BLE001  # the caller raises it
+                interrupt = error
+        return interrupt
+
+    def lead(self) -> None:
+        """Wake it, to lead the next group."""
+        self.leads = True
+        self.sleep.release()
 
 
 class GroupCommit(Generic[Request, Outcome]):
@@ -42,20 +59,28 @@ class GroupCommit(Generic[Request, Outcome]):
         self._leading = threading.Lock()
         self._queue: deque[_Waiter[Request, Outcome]] = deque()
         self._loners = 0  # callers that wait in `alone`
-        self._expected = 0  # callers that are likely to come for the next group
 
     def submit(self, request: Request) -> Outcome:
-        """What `serve` returned for this request, or raises what it raised."""
+        """What `serve` returned for this request, or raises what it raised.
+
+        An interrupt (Ctrl-C) that comes while this caller waits is raised once its turn is over, since others may
+        depend on it.
+        """
         waiter: _Waiter[Request, Outcome] = _Waiter(request)
         self._queue.append(waiter)
+        interrupt: BaseException | None = None
         leads = self._leading.acquire(
             blocking=False
         )  # though a leader may have served it since it was queued
         if not leads:
-            waiter.sleep.acquire()
-            leads = not waiter.is_served
+            interrupt = waiter.wait()
+            leads = waiter.leads
+        if waiter.following is not None:
+            waiter.following.sleep.release()
         if leads:
-            self._lead()
+            self._lead(waiter)
+        if interrupt is not None:
+            raise interrupt
         if waiter.error is not None:
             raise waiter.error
         return waiter.outcome
@@ -71,8 +96,7 @@ class GroupCommit(Generic[Request, Outcome]):
         finally:
             self._hand_over()
 
-    def _lead(self) -> None:
-        self._let_others_come()
+    def _lead(self, leader: _Waiter[Request, Outcome]) -> None:
         group = [self._queue.popleft() for _ in range(len(self._queue))]
         try:
             outcomes = self._serve([waiter.request for waiter in group]) if group else ()
@@ -88,25 +112,22 @@ class GroupCommit(Generic[Request, Outcome]):
                 )
             raise
         finally:
-            # The next group's sync should run while this one's callers wake up.
-            self._expected = (len(group) + len(self._queue)) // 2
-            self._hand_over()
-            for waiter in group:
+            # Each wakes the next: woken together they would only wait for the interpreter. Whoever leads from now on
+            # may be one of them, so this is set before.
+            served = [waiter for waiter in group if waiter is not leader]
+            for waiter, following in pairwise(served):
+                waiter.following = following
+            for waiter in served:
                 waiter.is_served = True
-                waiter.sleep.release()
-
-    def _let_others_come(self) -> None:
-        """Give those who were just served the chance to be in this group: a sync for one serves one."""
-        while (waiting := len(self._queue)) < self._expected:
-            time.sleep(0)  # other threads run; nothing to wait for if none of them came
-            if len(self._queue) == waiting:
-                return
+            self._hand_over()
+            if served:
+                served[0].sleep.release()
 
     def _hand_over(self) -> None:
         if self._queue and not self._loners:
-            self._queue[0].sleep.release()
+            self._queue[0].lead()
             return
         self._leading.release()
         # Somebody may have queued up just before that and gone to sleep. A loner hands over to them itself.
         if self._queue and not self._loners and self._leading.acquire(blocking=False):
-            self._queue[0].sleep.release()
+            self._queue[0].lead()

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import signal
+import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -99,6 +101,32 @@ def test_interrupt_goes_to_the_leader_and_the_next_is_served() -> None:
     assert commits.submit(2) == 2
 
 
+def test_interrupted_caller_that_waits_leaves_nobody_behind_waiting() -> None:
+    service = Service()
+    outcomes: list[int] = []
+
+    def submit(request: int) -> None:
+        outcomes.append(service.commits.submit(request))
+
+    def interrupt() -> None:
+        until(lambda: len(service.commits._queue) == 1)
+        threads.append(in_thread(lambda: submit(3)))
+        until(lambda: len(service.commits._queue) == 2)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        service.gate.release(3)
+
+    threads = [in_thread(lambda: submit(1))]
+    until(lambda: service.groups == [[1]])
+    threads.append(in_thread(interrupt))
+    with pytest.raises(KeyboardInterrupt):
+        service.commits.submit(2)
+
+    for thread in threads:
+        thread.join(DEADLINE_S)
+    assert sorted(outcomes) == [10, 30]
+    assert service.groups == [[1], [2, 3]]
+
+
 def test_nothing_is_served_while_somebody_is_alone() -> None:
     service = Service()
     service.gate.release()
@@ -134,6 +162,15 @@ def test_alone_goes_before_the_group_that_is_waiting() -> None:
     assert order == ["alone after 1"] * 20
 
 
+@pytest.fixture
+def often() -> Iterator[None]:
+    """The interpreter switches between threads at nearly every chance."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
 class _Hooked(deque[Any]):
     """Lets somebody else run between a caller's queueing and its attempt to lead."""
 
@@ -158,7 +195,34 @@ def test_caller_that_was_served_before_it_looked_does_not_keep_the_lead() -> Non
     assert outcomes == [30]
 
 
-def test_many_threads_are_each_served_once() -> None:
+def test_caller_that_was_served_before_it_looked_wakes_the_next_all_the_same() -> None:
+    service = Service()
+    service.commits._queue = queue = _Hooked()
+    outcomes: list[int] = []
+
+    def submit(request: int) -> None:
+        outcomes.append(service.commits.submit(request))
+
+    def let_others_be_served() -> None:
+        threads.append(in_thread(lambda: submit(4)))
+        until(lambda: len(queue) == 3)
+        service.gate.release(2)
+        leader.join(DEADLINE_S)
+
+    threads = [in_thread(lambda: submit(1))]
+    until(lambda: service.groups == [[1]])
+    leader = in_thread(lambda: submit(2))
+    until(lambda: len(queue) == 1)
+    queue.then = let_others_be_served
+    service.commits.submit(3)
+
+    for thread in threads:
+        thread.join(DEADLINE_S)
+    assert service.groups == [[1], [2, 3, 4]]
+    assert sorted(outcomes) == [10, 20, 40]
+
+
+def test_many_threads_are_each_served_once(often: None) -> None:
     served: list[int] = []
 
     def serve(requests: Sequence[int]) -> list[int]:
