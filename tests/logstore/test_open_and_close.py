@@ -160,7 +160,7 @@ LOOKS: dict[str, Callable[[Log], Any]] = {
 }
 
 
-@pytest.mark.parametrize("use", {**USES, **LOOKS})
+@pytest.mark.parametrize("use", [*USES, *LOOKS])
 @pytest.mark.parametrize("sync", ["always", "interval", "never"])
 def test_every_use_of_a_closed_log_says_that_it_is_closed(tmp_path: Path, use: str, sync: Any) -> None:
     log = Log(tmp_path, Config(sync=sync))
