@@ -1,7 +1,7 @@
 """Work that is done for many callers at once: the first who comes does it for all who wait.
 
-No timer is needed to form groups: whoever comes while one group's fdatasync runs is in the next. A waiting
-caller sleeps on a lock of its own and is woken once, with its outcome or to lead the next group.
+Groups form by themselves: whoever comes while one group's fdatasync runs is in the next. A waiting caller sleeps on
+a lock of its own and is woken once, with its outcome or to lead the next group.
 
 `_leading` is held by whoever leads, and passed on without being released while others wait. The queue needs no
 lock: appending to a deque is atomic, and only the leader takes from it.
@@ -10,13 +10,16 @@ lock: appending to a deque is atomic, and only the leader takes from it.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from logstore.errors import LogError
+
+PATIENCE_S_MAX: Final = 0.0005  # a thread wakes up in some 20 microseconds; longer would be idling
 
 Request = TypeVar("Request")
 Outcome = TypeVar("Outcome")
@@ -59,6 +62,10 @@ class GroupCommit(Generic[Request, Outcome]):
         self._leading = threading.Lock()
         self._queue: deque[_Waiter[Request, Outcome]] = deque()
         self._loners = 0  # callers that wait in `alone`
+        self._expected = (
+            0  # callers that may come for the next group: those of the last one, and those in the queue
+        )
+        self._patience_s = 0.0  # how long to wait for them
 
     def submit(self, request: Request) -> Outcome:
         """What `serve` returned for this request, or raises what it raised.
@@ -97,7 +104,9 @@ class GroupCommit(Generic[Request, Outcome]):
             self._hand_over()
 
     def _lead(self, leader: _Waiter[Request, Outcome]) -> None:
+        self._let_others_come()
         group = [self._queue.popleft() for _ in range(len(self._queue))]
+        start = time.perf_counter()
         try:
             outcomes = self._serve([waiter.request for waiter in group]) if group else ()
             for waiter, outcome in zip(group, outcomes, strict=True):
@@ -112,6 +121,8 @@ class GroupCommit(Generic[Request, Outcome]):
                 )
             raise
         finally:
+            self._expected = len(group) + len(self._queue)
+            self._patience_s = min((time.perf_counter() - start) / 4, PATIENCE_S_MAX)
             # Each wakes the next: woken together they would only wait for the interpreter. Whoever leads from now on
             # may be one of them, so this is set before.
             served = [waiter for waiter in group if waiter is not leader]
@@ -122,6 +133,13 @@ class GroupCommit(Generic[Request, Outcome]):
             self._hand_over()
             if served:
                 served[0].sleep.release()
+
+    def _let_others_come(self) -> None:
+        """Give those who were just served the chance to be in this group, for a fraction of what a group takes: where
+        syncs are slow a larger group is worth more than an early one."""
+        deadline = time.perf_counter() + self._patience_s
+        while len(self._queue) < self._expected and time.perf_counter() < deadline:
+            time.sleep(0)  # other threads run
 
     def _hand_over(self) -> None:
         if self._queue and not self._loners:
