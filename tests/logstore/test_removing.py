@@ -505,3 +505,34 @@ def test_reset_log_does_not_use_the_spares_of_its_older_life(tmp_path: Path) -> 
         log.reset()
 
         assert stores(tmp_path, "spare") == {} and len(stores(tmp_path, "store")) == 1
+
+
+def test_spare_that_may_hold_frames_of_this_log_is_removed_at_opening(tmp_path: Path) -> None:
+    with Log(tmp_path) as log:
+        log.append(b"value")
+    (tmp_path / f"{5:020d}.spare").write_bytes(next(tmp_path.glob("*.store")).read_bytes())
+    (tmp_path / f"{0:020d}.spare").write_bytes(b"older than the log")
+
+    with Log(tmp_path) as log:
+        assert [record.value for record in log.scan()] == [b"value"]
+
+    assert list(stores(tmp_path, "spare").values()) == [f"{0:020d}.spare"]
+
+
+def test_files_that_a_crash_left_half_made_are_removed_and_others_left_alone(tmp_path: Path) -> None:
+    with Log(tmp_path) as log:
+        log.append(b"value")
+    half = [f"{1:020d}.store.tmp", f"{1:020d}.index.tmp", f"{9:020d}.index"]
+    others = ["notes.txt", "1.store", f"{1:020d}.store.bak"]
+    for name in (*half, *others):
+        (tmp_path / name).write_bytes(b"?")
+
+    with Log(tmp_path) as log:
+        assert [record.value for record in log.scan()] == [b"value"]
+
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *others,
+        "LOCK",
+        f"{1:020d}.store",
+        f"{1:020d}.index",
+    }
