@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Protocol, TypeVar
 
-from logstore.errors import CorruptLog, LogClosed, OffsetOutOfRange
+from logstore.errors import CorruptLog, LogClosed, LogError, OffsetOutOfRange
 from logstore.layout import Layout
 from logstore.run import Run
 from logstore.segment import Segment
@@ -142,7 +142,7 @@ def at_one_epoch(view: View, look_up: Callable[[], T]) -> T:
         epoch = view.epoch
         try:
             found = look_up()
-        except (CorruptLog, OSError):
+        except (LogError, OSError):
             if view.epoch == epoch:
                 raise
         else:

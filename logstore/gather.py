@@ -26,6 +26,7 @@ Int64s = NDArray[np.int64]
 def gather(segment: Segment, offsets: Int64s) -> list[bytes]:
     """The values at `offsets` (ascending, all in this segment). Frames are verified first."""
     end = segment.end_offset  # taken before the index's count: the writer moves it after
+    segment.require_below(int(offsets[-1]), end)
     index = segment.index
     count = index.count
     firsts = index.rows["offset"][:count].astype(np.int64)

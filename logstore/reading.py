@@ -58,19 +58,21 @@ def batches(cursor: Cursor, end: int) -> Iterator[RecordBatch]:
     start = cursor.offset
     while (found := cursor.next(end)) is not None:
         yield from found.batches(start, end)
+        start = cursor.offset  # the next may begin with frames that were read already
 
 
 def records(cursor: Cursor, end: int) -> Iterator[Record]:
     start = cursor.offset
     while (found := cursor.next(end)) is not None:
         yield from found.records(start, end)
+        start = cursor.offset
 
 
 def batches_backwards(view: View, start: int, end: int, read_bytes: int) -> Iterator[RecordBatch]:
     """The batches of start..end-1, the last first; read in blocks of about `read_bytes`."""
     while end > start:
         require_open(view)
-        before, items = at_one_epoch(view, partial(_block_before, view, start, end, read_bytes))
+        before, items = at_one_epoch(view, partial(_block_before, view, end, read_bytes))
         for item in reversed(items):
             batch = item.batch().between(start, end)
             if len(batch):
@@ -78,14 +80,16 @@ def batches_backwards(view: View, start: int, end: int, read_bytes: int) -> Iter
         end = before
 
 
-def _block_before(view: View, start: int, end: int, read_bytes: int) -> tuple[int, list[Item]]:
+def _block_before(view: View, end: int, read_bytes: int) -> tuple[int, list[Item]]:
     """(offset at which the block begins, its frames with records, in order)."""
     layout = view.layout
-    if start < layout.start or end > view.end:
+    if not layout.start < end <= view.end:
         raise OffsetOutOfRange(end - 1, layout.start, view.end)
     segment = layout.segments[layout.at_offset(end - 1)]
+    frames_end = segment.end_offset
+    segment.require_below(end - 1, frames_end)
     index = segment.index
-    last = index.find(end - 1, segment.end_offset)[0]
+    last = index.find(end - 1, frames_end)[0]
     positions = index.rows["position"][: last + 1]
     first = int(positions.searchsorted(max(index.position(last) - read_bytes, 0), "left"))
     walk = segment.walk(segment.base_index + first, read_bytes=read_bytes)
@@ -123,6 +127,7 @@ def frames(cursor: Cursor, end: int, bytes_max: int) -> Iterator[Frames]:
             last = offset_end
             held.append(data)
             held_bytes += len(data)
+        start = cursor.offset
     if held:
         yield Frames(first, last, b"".join(held))
 

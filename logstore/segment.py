@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from logstore.config import KIB
 from logstore.directory import Directory
-from logstore.errors import CorruptLog, RecordCompacted
+from logstore.errors import CorruptLog, OffsetOutOfRange, RecordCompacted
 from logstore.filesystem import File
 from logstore.frame import (
     COMPACTED_HEADER,
@@ -273,7 +273,7 @@ class Segment:
     def read(self, offset: int) -> Record:
         """The record at `offset`, which the caller has seen below the log's end."""
         index = self._index
-        if index is not None:
+        if index is not None and self._views:
             first = self.header.base_offset
             view = self._views.get(
                 (offset - first) * index.count // (self.tail[2] - first)
@@ -292,6 +292,7 @@ class Segment:
     def _look_up(self, offset: int) -> Record:
         """`read` for a frame that was not read from lately."""
         frames_end = self.end_offset  # taken before the index's count: the writer moves it after
+        self.require_below(offset, frames_end)
         index = self.index
         row, first, frame_end = index.find(offset, frames_end)
         how = index.verified[row] or self.note_verified(self.item(row))
@@ -317,6 +318,11 @@ class Segment:
         except (StructError, ValueError, IndexError):  # too few bytes; an end before its start
             pass
         raise CorruptLog(self.store_path, position, "it changed since it was verified", offset=offset)
+
+    def require_below(self, offset: int, end: int) -> None:
+        """OffsetOutOfRange for a reader that has seen an older end of the log than the segments of it."""
+        if offset >= end:
+            raise OffsetOutOfRange(offset, self.base_offset, end)
 
     def forget_views(self) -> None:
         self._views = {}
