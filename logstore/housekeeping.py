@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable
 
-from logstore.errors import LogClosed, LogError
+from logstore.errors import LogClosed, LogError, LogPoisoned
 from logstore.writer import Writer
 
 log = logging.getLogger("logstore")
@@ -51,10 +51,10 @@ class Housekeeper:
                 if rolled:
                     self._writer.seal_full_segments()
                     self._retain()
-            except LogClosed:
+            except (LogClosed, LogPoisoned):
                 return
             except (LogError, OSError) as error:
-                # Appends meet a poisoned log or a full disk themselves; an index that is not saved is rebuilt.
+                # Appends meet a full disk themselves; an index that is not saved is rebuilt.
                 log.warning("housekeeping failed path=%s error=%s", self._name, error)
 
     def close(self) -> None:

@@ -255,9 +255,10 @@ class Writer:
 
     def _poison(self, error: LogPoisoned) -> LogPoisoned:
         """Refuse writes from now on: nobody knows what the disk holds. See docs/GUARANTEES.md."""
-        log.error("log poisoned path=%s reason=%s", self._directory.path, error)
-        self._refusal = lambda: LogPoisoned(f"{error}; open the log again to learn what is on disk")
-        self._wake()
+        if self._refusal is None:
+            log.error("log poisoned path=%s reason=%s", self._directory.path, error)
+            self._refusal = lambda: LogPoisoned(f"{error}; open the log again to learn what is on disk")
+            self._wake()
         return error
 
     @contextmanager
