@@ -60,6 +60,7 @@ class AsyncClient:
         self._channel = open_channel(address, tls)
         self._stub = stub_of(self._channel)
         self._producers: list[Producer] = []
+        self._is_closed = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -70,10 +71,15 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Flush the producers and close the connection."""
+        """Flush the producers and close the connection. Closing twice is no error."""
+        self._is_closed = True
         for producer in self._producers:
             await producer.close()
         await self._channel.close(None)
+
+    def _require_open(self) -> None:
+        if self._is_closed:
+            raise RuntimeError("the client is closed")
 
     # ── producing ───────────────────────────────────────────────────────────────────────────────────
 
@@ -91,6 +97,7 @@ class AsyncClient:
 
     def producer(self, config: ProducerConfig | None = None) -> Producer:
         """A producer that merges records into batches. It is closed with the client, or before."""
+        self._require_open()
         producer = Producer(self._stub, config or ProducerConfig())
         self._producers.append(producer)
         return producer
@@ -156,6 +163,7 @@ class AsyncClient:
         """Responses in order. Goes on behind the last one if the connection is lost."""
         patience = Patience(self._timeout_s)
         while True:
+            self._require_open()
             stream = self._stub.ConsumeBatches(request, wait_for_ready=False)
             try:
                 async for response in stream:
@@ -179,6 +187,7 @@ class AsyncClient:
     async def _call(self, method: Any, request: Any, *, is_produce: bool = False) -> Any:
         patience = Patience(self._timeout_s)
         while True:
+            self._require_open()
             try:
                 return await method(request, timeout=self._timeout_s)
             except grpc.aio.AioRpcError as error:

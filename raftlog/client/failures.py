@@ -11,6 +11,7 @@ from raftlog.errors import RaftlogError
 from raftlog.pb.log.v1 import log_pb2 as pb
 from raftlog.wire.status_details import RETRY_PUSHBACK_KEY, STATUS_DETAILS_KEY, find_detail
 
+LOST_WHILE_SENDING: Final = "Internal error from Core"  # gRPC's text where a write meets a call that ended
 NOT_CONNECTED: Final = ("failed to connect to all addresses", "errors resolving")  # how gRPC's texts begin
 
 
@@ -38,6 +39,8 @@ def failure(error: grpc.aio.AioRpcError, *, is_produce: bool = False) -> Excepti
         if found is not None:
             return OffsetOutOfRange(found.offset, found.start, found.end)
     text = error.details() or "no reason given"
+    if text == LOST_WHILE_SENDING:
+        code, text = grpc.StatusCode.UNAVAILABLE, "the connection was lost while sending"
     if text.startswith(NOT_CONNECTED):
         return CallFailed(code, text)  # nothing was sent
     pushback = str(metadata.get(RETRY_PUSHBACK_KEY, ""))

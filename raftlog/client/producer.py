@@ -12,7 +12,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,7 +21,7 @@ from grpc.aio import EOF  # type: ignore[attr-defined]  # the stubs have forgott
 from logstore import Record
 from logstore.config import MIB, Config
 from logstore.encode import encode_batch
-from logstore.errors import LogError, RecordTooLarge
+from logstore.errors import RecordTooLarge
 from logstore.frame import wire_frame
 from logstore.waking import Alarm, Waker
 from raftlog.client.failures import CallFailed, failure
@@ -170,25 +169,26 @@ class Producer:
 
     async def flush(self) -> None:
         """Send what waits, and return when all that was taken is answered; raises the first error among it."""
+        for outcome in await self._outcomes():
+            if isinstance(outcome, BaseException):
+                raise outcome
+
+    async def _outcomes(self) -> list[int | BaseException]:
+        """Of the batches that were not answered; sends what waits."""
         with self._lock:
             self._is_due = True
             batches = [*self._in_flight, *self._full]
             if self._filling.values:
                 batches.append(self._filling)
         self._wake.set()
-        outcomes = await asyncio.gather(
-            *(asyncio.wrap_future(batch.done) for batch in batches), return_exceptions=True
-        )
-        for outcome in outcomes:
-            if isinstance(outcome, BaseException):
-                raise outcome
+        waiting = [asyncio.wrap_future(batch.done) for batch in batches]
+        return await asyncio.gather(*waiting, return_exceptions=True)
 
     async def close(self) -> None:
         """Flush, and take no more. The error of a record is raised by its handle, not here."""
         with self._lock:
             self._is_closed = True
-        with suppress(RaftlogError, LogError):
-            await self.flush()
+        await self._outcomes()
         self._sender.cancel()
         if self._stream is not None:
             await self._stream.done_writing()
@@ -236,7 +236,7 @@ class Producer:
     async def _send(self, batch: _Batch) -> None:
         try:
             frame = wire_frame(encode_batch(batch.values, self._engine_config))
-        except (LogError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001  # whatever is wrong with a record, its handle tells
             self._settle(batch, error)
             return
         if self._stream is None:
