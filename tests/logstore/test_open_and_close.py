@@ -29,6 +29,7 @@ from logstore import (
     UnsupportedFormat,
 )
 from logstore.checksum import crc32c
+from logstore.opening import ASIDE_FILES_MAX
 
 SMALL = Config(segment_bytes_max=600)
 
@@ -388,3 +389,44 @@ def test_damage_says_where_it_is_and_what_was_there_if_that_is_known() -> None:
 @pytest.mark.parametrize("error", [OffsetOutOfRange, IndexOutOfRange, RecordCompacted])
 def test_looking_for_what_is_not_there_is_a_lookup_error(error: type[Exception]) -> None:
     assert issubclass(error, LookupError) and issubclass(error, LogError)
+
+
+def test_read_only_log_that_is_awaited_looks_again_until_something_came(tmp_path: Path) -> None:
+    with Log(tmp_path) as log, Log(tmp_path, read_only=True) as look:
+
+        async def wait_and_append() -> int:
+            waiting = asyncio.create_task(look.wait_async(0))
+            await asyncio.sleep(0)  # it has looked in vain
+            log.append(b"value")
+            return await waiting
+
+        assert asyncio.run(wait_and_append()) == 1
+
+
+def test_missing_segment_between_two_others_is_said_when_the_log_is_opened(tmp_path: Path) -> None:
+    with Log(tmp_path, SMALL) as log:
+        for _ in range(20):
+            log.append(b"x" * 100)
+        second = log.segments()[1]
+    (tmp_path / f"{second.base_index:020d}.store").unlink()
+
+    with pytest.raises(
+        CorruptLog, match=f"the next segment starts with entry {second.end_index}: a file is missing"
+    ):
+        Log(tmp_path)
+
+
+def test_what_recovery_cut_off_is_kept_aside_up_to_a_limit_and_goes_with_the_log(tmp_path: Path) -> None:
+    place = tmp_path / "log"
+    for number in range(ASIDE_FILES_MAX + 3):
+        with Log(place, Config(sync="never")) as log:
+            assert [repair.bytes for repair in log.repairs] == [11] * (number > 0)
+            log.append(b"%d" % number)
+        store = next(place.glob("*.store"))
+        with store.open("ab") as file:
+            file.write(b"torn apart!")
+
+    kept = sorted((place / "aside").iterdir())
+    assert len(kept) == ASIDE_FILES_MAX and {path.read_bytes()[-11:] for path in kept} == {b"torn apart!"}
+    Log(place).remove()
+    assert not place.exists()

@@ -481,3 +481,105 @@ def test_scan_holds_about_what_is_read_at_a_time(tmp_path: Path) -> None:
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < 1_000_000
+
+
+# ── what readers remember ───────────────────────────────────────────────────────────────────────────
+
+
+def large_frames(path: Path) -> Log:
+    """Plain frames over 4 KiB, whose value offsets are remembered once they were read, in several segments."""
+    log = Log(path, Config(sync="never", segment_bytes_max=16_000))
+    for first in range(0, 600, 100):
+        log.append_batch([b"%d " % number * (number % 40) for number in range(first, first + 100)])
+    return log
+
+
+def test_records_of_large_frames_are_the_same_at_every_reading_and_while_the_log_grows(
+    tmp_path: Path,
+) -> None:
+    with large_frames(tmp_path) as log:
+        expected = list(log.scan())
+        offsets = np.random.default_rng(0).permutation(600).tolist()
+
+        for _ in range(2):
+            assert [log.read(offset) for offset in offsets] == [expected[offset] for offset in offsets]
+            log.append_batch([b"more"] * 500)
+        log.truncate_suffix(550)
+
+        assert [log.read(offset) for offset in range(550)] == expected[:550]
+        with pytest.raises(OffsetOutOfRange):
+            log.read(550)
+
+
+@pytest.mark.parametrize("limit", ["INDEX_BYTES_MAX", "VIEW_BYTES_MAX"])
+def test_reading_goes_on_when_what_is_remembered_has_reached_its_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    large_frames(tmp_path).close()
+    monkeypatch.setattr(f"logstore.directory.{limit}", 1)
+
+    with Log(tmp_path, read_only=True) as log:
+        assert len(log.segments()) > 2
+        expected = list(log.scan())
+        for _ in range(2):
+            assert [log.read(offset) for offset in range(0, 600, 7)] == expected[::7]
+            assert log.read_many(range(0, 600, 7)) == [record.value for record in expected[::7]]
+
+
+def test_large_frame_that_is_cut_short_behind_our_back_is_damage(tmp_path: Path) -> None:
+    with large_frames(tmp_path) as log:
+        assert log.read(150).offset == 150 and len(log.read_many(range(100, 200))) == 100
+        store = min(tmp_path.glob("*.store"))
+        with store.open("r+b") as file:
+            file.truncate(5000)
+
+        with pytest.raises(CorruptLog):
+            log.read(199)
+        with pytest.raises(CorruptLog, match="the file is shorter than when it was verified"):
+            log.read_many(range(100, 200))
+        with pytest.raises(CorruptLog):
+            list(log.scan())
+
+
+@pytest.mark.parametrize("read", [Log.scan, Log.batches, Log.frames])
+def test_iterator_whose_next_record_was_cut_off_is_told_even_if_others_came_in_its_place(
+    tmp_path: Path, read: Callable[..., Iterator[Any]]
+) -> None:
+    with Log(tmp_path, CONFIG) as log:
+        for number in range(20):
+            log.append(b"%d" % number)
+        ahead, behind = read(log, 15, bytes_max=1), read(log, 5, bytes_max=1)
+        next(ahead), next(behind)
+
+        for _ in range(70):  # more than are remembered one by one
+            log.truncate_suffix(10)
+            log.append_batch([b"in their place"] * 10)
+
+        with pytest.raises(OffsetOutOfRange):
+            list(ahead)
+        assert log.end == 20
+
+    with Log(tmp_path, CONFIG) as log:
+        behind = read(log, 5, bytes_max=1)
+        next(behind)
+        log.truncate_suffix(10)
+        assert len(list(behind)) in (3, 4)  # 6 to 9, or in pieces that were read ahead
+
+
+def test_iterator_whose_next_record_was_retained_away_is_told(tmp_path: Path) -> None:
+    with Log(tmp_path, Config(sync="never", segment_bytes_max=1)) as log:
+        for _ in range(10):
+            log.append(b"value")
+        records = log.scan(bytes_max=1)
+        next(records)
+
+        log.truncate(5)
+
+        with pytest.raises(OffsetOutOfRange, match="holds 5 to before 10"):
+            list(records)
+
+
+def test_follower_says_where_it_is(log: Log) -> None:
+    follower = log.follow(97)
+
+    assert [next(iter(follower.batches())).end_offset, follower.offset] == [100, 100]

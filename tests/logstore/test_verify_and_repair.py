@@ -361,3 +361,13 @@ def test_repair_that_goes_wrong_leaves_the_store_as_it_was(made: Made) -> None:
         repairing.repair(directory, stores)
 
     assert {name: data for name, data in made.image().items() if not name.endswith(".tmp")} == before
+
+
+def test_repair_as_json_says_what_is_lost_and_whether_it_was_given_up(made: Made) -> None:
+    lost, _ = middle_of_a_body(made)
+
+    would = json.loads(logstore("repair", made.path, "--json").out)
+    done = json.loads(logstore("repair", made.path, "--json", "--yes").out)
+
+    assert (would["first_offset"], would["end_offset"]) == (lost.start, lost.stop)
+    assert done == would | {"repaired": True} and would["repaired"] is False
