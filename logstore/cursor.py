@@ -59,6 +59,11 @@ class Cursor:
         self._walk: Walk | None = None
         self._require_in_range()
 
+    @property
+    def epoch(self) -> int:
+        """Of the log when the cursor last looked up its place."""
+        return self._epoch
+
     def next(self, end: int = FOREVER) -> Run | Item | None:
         """The next frames with records, verified, that start before `end`; None at the end of the log."""
         while self.offset < min(end, self._view.end) or self._view.epoch != self._epoch:

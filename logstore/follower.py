@@ -42,11 +42,11 @@ class Follower:
         while True:
             end = self._log.end
             yield from reading.batches(self._cursor, FOREVER)
-            self._log.wait(end)
+            self._log.wait(end, seen_epoch=self._cursor.epoch)
 
     async def batches_async(self) -> AsyncIterator[RecordBatch]:
         while True:
             end = self._log.end
             for batch in reading.batches(self._cursor, FOREVER):
                 yield batch
-            await self._log.wait_async(end)
+            await self._log.wait_async(end, seen_epoch=self._cursor.epoch)

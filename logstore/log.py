@@ -378,25 +378,27 @@ class Log:
         cursor = Cursor(self._view, self.end if start is None else start, read_bytes=bytes_max)
         return Follower(self, cursor)
 
-    def wait(self, seen_end: int, timeout_s: float | None = None) -> int:
-        """The log's end, once it differs from `seen_end`, or unchanged after the timeout."""
+    def wait(self, seen_end: int, timeout_s: float | None = None, *, seen_epoch: int | None = None) -> int:
+        """The log's end, once it differs from `seen_end`, or unchanged after the timeout or a truncation."""
         if self._look is not None:
             return self._look_until(seen_end, timeout_s)
         moved = threading.Event()
-        self._writer.notify(moved.set, seen_end)
-        moved.wait(timeout_s)
-        self._writer.forget(moved.set)
+        self._writer.notify(moved.set, seen_end, seen_epoch)
+        try:
+            moved.wait(timeout_s)
+        finally:
+            self._writer.forget(moved.set)
         self._require_open()
         return self.end
 
-    async def wait_async(self, seen_end: int) -> int:
-        """The log's end, once it differs from `seen_end`."""
+    async def wait_async(self, seen_end: int, *, seen_epoch: int | None = None) -> int:
+        """The log's end, once it differs from `seen_end`, or unchanged after a truncation."""
         if self._look is not None:
             while self._look_until(seen_end, 0) == seen_end:
                 await asyncio.sleep(LOOK_AGAIN_S)
             return self.end
         alarm = Alarm()
-        self._writer.notify(alarm.ring, seen_end)
+        self._writer.notify(alarm.ring, seen_end, seen_epoch)
         try:
             await alarm.wait()
         finally:

@@ -312,13 +312,14 @@ class Writer:
         for wake in wakers:
             wake()
 
-    def notify(self, waker: Waker, seen_end: int) -> None:
+    def notify(self, waker: Waker, seen_end: int, seen_epoch: int | None = None) -> None:
         """Call `waker` once, from any thread, as soon as `end` differs from `seen_end` or the log is closed.
 
-        It runs under a lock of the log: it must be quick and must not call the log.
+        With `seen_epoch` also if records were cut off since, though as many may have been appended again. It runs under a lock of the log: it must be quick and must not call the log.
         """
         with self._lock:
-            if self.end == seen_end and not self.is_closed:
+            is_same = self.end == seen_end and seen_epoch in (None, self.epoch)
+            if is_same and not self.is_closed:
                 self._wakers.append(waker)
                 return
         waker()
