@@ -431,3 +431,12 @@ def test_bench_measures_the_cases_that_were_asked_for_and_leaves_nothing(tmp_pat
     assert "medians of 1 runs" in done.out
     assert json.loads(output.read_text())
     assert list(place.rglob("*")) == []
+
+
+def test_bench_as_json_is_one_document_with_the_facts_of_the_machine(tmp_path: Path) -> None:
+    done = logstore(
+        "bench", tmp_path, "--case", "unsynced_single", "--runs", "1", "--seconds", "0.05", "--json"
+    )
+
+    measured = json.loads(done.out)
+    assert done.code == 0 and isinstance(measured, dict) and "machine" in measured

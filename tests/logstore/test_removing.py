@@ -15,12 +15,13 @@ from logstore import (
     IndexOutOfRange,
     Kind,
     Log,
+    LogError,
     OffsetOutOfRange,
     Record,
     RecordBatch,
     RecordCompacted,
 )
-from logstore.compaction import Compaction
+from logstore.compaction import Compaction, rewrite_segment, whole_items
 from logstore.opening import Configuration
 from logstore.retention import NS_PER_MS, decide_retention
 from tests.logstore.conftest import NoHousekeeper
@@ -444,6 +445,20 @@ def test_compaction_stops_at_damage_and_changes_nothing(tmp_path: Path) -> None:
 
         with pytest.raises(CorruptLog):
             log.compact()
+
+        assert {one.name: one.read_bytes() for one in tmp_path.glob("*.store")} == before
+
+
+def test_rewritten_segment_that_would_not_hold_the_same_entries_is_not_put_in_place(tmp_path: Path) -> None:
+    with Log(tmp_path, Config(segment_bytes_max=400)) as log:
+        for _ in range(6):
+            log.append(b"8 bytes.")
+        segment = log._view.layout.segments[0]
+        items = [item.data() for item in whole_items(segment)]
+        before = {one.name: one.read_bytes() for one in tmp_path.glob("*.store")}
+
+        with pytest.raises(LogError, match="rewriting it went wrong .* it stays as it was"):
+            rewrite_segment(segment, items[:-1])
 
         assert {one.name: one.read_bytes() for one in tmp_path.glob("*.store")} == before
 
