@@ -51,10 +51,10 @@ def values(path: Path) -> list[bytes]:
 
 
 def test_each_line_of_standard_input_is_appended_without_its_end(tmp_path: Path) -> None:
-    done = logstore("append", tmp_path, stdin=b"one\ntwo\r\n\n\xff\nwithout an end")
+    done = logstore("append", tmp_path, stdin=b"one\n two \t\r\n\n\xff\nwithout an end")
 
     assert done == (0, "appended 5 records, offsets 0 to before 5\n", "")
-    assert values(tmp_path) == [b"one", b"two", b"", b"\xff", b"without an end"]
+    assert values(tmp_path) == [b"one", b" two \t", b"", b"\xff", b"without an end"]
 
 
 def test_files_are_appended_in_their_order_behind_what_is_there(tmp_path: Path) -> None:
@@ -311,6 +311,14 @@ def test_retain_says_what_would_go_and_why_and_then_does_it(path: Path) -> None:
     start = next(one["base_offset"] for one in done if one["stays"])
     with Log(path, read_only=True) as log:
         assert log.start == start and log.end - log.start <= 10
+
+
+def test_dry_run_of_retain_only_looks_so_another_may_have_the_log_open(path: Path) -> None:
+    with Log(path) as log:
+        done = logstore("retain", path, "--records-max", "1", "--dry-run", "--json")
+
+        assert [one["stays"] for one in objects(done.out)] == [False] * (len(log.segments()) - 1) + [True]
+        assert len(log) == 24
 
 
 def test_compact_says_what_would_go_and_then_does_it(path: Path) -> None:

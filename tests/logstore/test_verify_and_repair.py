@@ -199,6 +199,32 @@ def test_several_damages_are_each_reported_and_given_up(made: Made) -> None:
         assert list(log.scan()) == [one for one in made.records if one.offset not in lost]
 
 
+def test_frames_of_an_older_life_of_the_file_are_not_taken_for_records_behind_the_damage(
+    tmp_path: Path,
+) -> None:
+    with Log(tmp_path, CONFIG) as log:
+        while len(log.segments()) < 4:
+            log.append(b"older" * 20)
+        log.truncate(log.segments()[2].base_offset)
+        while len(log.segments()) < 4:
+            log.append(b"newer" * 20)
+        records = list(log.scan())
+        active = log.segments()[-1]
+    store = tmp_path / f"{active.base_index:020d}.store"
+    data = bytearray(store.read_bytes())
+    at = data.index(b"newer")
+    assert data.count(b"older" * 20) > 1 and active.end_offset == active.base_offset + 1
+    data[at - 80] ^= 1  # in the stamp of the only frame that the file holds now
+    store.write_bytes(data)
+
+    (finding,) = examine(Directory(OsFileSystem(), str(tmp_path)))[1]
+
+    assert (finding.harm, finding.first_offset, finding.end_offset) == (Harm.LOST, active.base_offset, None)
+    assert logstore("repair", tmp_path, "--yes").code == 0
+    with Log(tmp_path, CONFIG) as log:
+        assert list(log.scan()) == records[:-1]
+
+
 def test_damaged_header_of_a_segment_costs_no_record(made: Made) -> None:
     path = made.stores[1]
     made.damage(path, 30)
