@@ -28,8 +28,8 @@ from raftlog.config_values import (
     Path,
     Port,
     lower,
-    split_address,
 )
+from raftlog.net.addresses import split_address
 
 if TYPE_CHECKING:
     import logstore

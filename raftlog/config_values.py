@@ -14,6 +14,8 @@ from typing import Annotated, Final
 from pydantic import BeforeValidator, Field
 from pydantic_settings import NoDecode
 
+from raftlog.net.addresses import PORT_MAX, split_address
+
 _BYTE_UNITS: Final = {
     "": 1, "b": 1,
     "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40,
@@ -26,8 +28,6 @@ _DURATION: Final = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|[smhd])\s*)+", re.ASCII)
 _DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd])", re.ASCII)
 
 _NODE_NAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
-_PORT: Final = re.compile(r"\d{1,5}", re.ASCII)
-PORT_MAX: Final = 65_535
 
 # ── parsing ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -89,20 +89,6 @@ def lower(value: object) -> object:
 def expand_home(value: object) -> object:
     """The path with ~ replaced, which no shell does in a file."""
     return os.path.expanduser(value) if isinstance(value, str) else value
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """(host, port) of host:port or [ipv6]:port; ValueError if it is neither."""
-    host, _, port = address.rpartition(":")
-    if not host:
-        raise ValueError("not host:port; for every interface write 0.0.0.0:8401 or [::]:8401")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host:
-        raise ValueError("an IPv6 address goes into brackets: [::1]:8401")
-    if not _PORT.fullmatch(port) or int(port) > PORT_MAX:
-        raise ValueError(f"port {port!r} is not a number up to {PORT_MAX}")
-    return host, int(port)
 
 
 def check_address(value: object) -> object:

@@ -62,7 +62,7 @@ RULES = {
     "raftlog.server.call": Rule((), ()),
     "raftlog.client": Rule((*BASE, *PB, *EMBED, "raftlog.wire", "raftlog.net"), ("grpc",)),
     "raftlog.config": Rule((*BASE, *EMBED, "raftlog.net", "raftlog.config_values"), ("pydantic", "pydantic_settings")),
-    "raftlog.config_values": Rule(BASE, ("pydantic", "pydantic_settings")),
+    "raftlog.config_values": Rule(("raftlog.net.addresses",), ("pydantic", "pydantic_settings")),
     "raftlog.config_sources": Rule(
         (*BASE, "raftlog.config", "raftlog.config_values"), ("pydantic", "pydantic_core", "pydantic_settings", "yaml")
     ),

@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from ipaddress import ip_address
+from typing import Final
+
+_PORT: Final = re.compile(r"\d{1,5}", re.ASCII)
+PORT_MAX: Final = 65_535
 
 
 def host_and_port(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """(host, port) of host:port or [ipv6]:port; ValueError if it is neither."""
+    host, _, port = address.rpartition(":")
+    if not host:
+        raise ValueError("not host:port; for every interface write 0.0.0.0:8401 or [::]:8401")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError("an IPv6 address goes into brackets: [::1]:8401")
+    if not _PORT.fullmatch(port) or int(port) > PORT_MAX:
+        raise ValueError(f"port {port!r} is not a number up to {PORT_MAX}")
+    return host, int(port)
 
 
 def is_wildcard(host: str) -> bool:

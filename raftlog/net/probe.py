@@ -6,8 +6,8 @@ import socket
 import ssl
 from typing import Final
 
-from raftlog.config_values import split_address
 from raftlog.errors import ConfigError, RaftlogError
+from raftlog.net.addresses import split_address
 from raftlog.net.tls import TlsFiles
 
 CONNECT_S_MAX: Final = 5.0

@@ -15,8 +15,8 @@ from raftlog.config_values import (
     OptionalPath,
     OptionalPort,
     Port,
-    split_address,
 )
+from raftlog.net.addresses import split_address
 
 
 def problem(kind: Any, value: object) -> str:
