@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
 import pytest
 import zstandard
 
-from logstore import Config, Log, Record
+from logstore import Config, Log, NoLog, Record
 from logstore.cli.output import shown_bytes
 from tests.logstore.shell import logstore
 
@@ -92,24 +95,41 @@ def test_lines_that_are_too_many_bytes_for_one_batch_are_several(tmp_path: Path)
     assert values(tmp_path / "log") == [line[:-1]] * 120
 
 
+@contextlib.contextmanager
+def started(*arguments: str | Path) -> Iterator[subprocess.Popen[bytes]]:
+    """`logstore ARGUMENTS` in a process of its own, which does not outlive the context."""
+    command = [sys.executable, "-m", "logstore", *arguments]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def when_made(path: Path, process: subprocess.Popen[bytes]) -> Log:
+    """The log that the process makes, read only."""
+    while True:
+        with contextlib.suppress(NoLog):
+            return Log(path, read_only=True)
+        assert process.poll() is None, "it ended before there was a log"
+        time.sleep(0)
+
+
 def test_lines_of_a_pipe_are_stored_as_they_come(tmp_path: Path) -> None:
     path = tmp_path / "log"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "logstore", "append", path], stdin=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    assert process.stdin is not None
+    with started("append", path) as process:
+        assert process.stdin is not None and process.stderr is not None
 
-    process.stdin.write(b"one\ntwo\nthr")
-    process.stdin.flush()
-    while not list(path.glob("*.store")):
-        assert process.poll() is None
-    with Log(path, read_only=True) as log:
-        while log.end < 2:
-            log.wait(log.end, timeout_s=20)
-        assert [record.value for record in log.scan()] == [b"one", b"two"]
-    process.send_signal(signal.SIGINT)
+        process.stdin.write(b"one\ntwo\nthr")
+        process.stdin.flush()
+        with when_made(path, process) as log:
+            while log.end < 2:
+                log.wait(log.end, timeout_s=20)
+            assert [record.value for record in log.scan()] == [b"one", b"two"]
+        process.send_signal(signal.SIGINT)
 
-    assert (process.wait(20), process.communicate()[1]) == (130, b"")
+        assert (process.wait(20), process.stderr.read()) == (130, b"")
     assert values(path) == [b"one", b"two"]
 
 
@@ -186,35 +206,27 @@ def test_letters_that_the_terminal_cannot_write_are_escaped(path: Path) -> None:
 def test_tail_follows_until_it_is_interrupted(tmp_path: Path) -> None:
     with Log(tmp_path) as log:
         log.append(b"before")
-        process = subprocess.Popen(
-            [sys.executable, "-m", "logstore", "tail", "-f", tmp_path, "--format", "raw"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        assert process.stdout is not None and process.stderr is not None
+        with started("tail", "-f", tmp_path, "--format", "raw") as process:
+            assert process.stdout is not None and process.stderr is not None
 
-        assert process.stdout.readline() == b"before\n"
-        log.append(b"behind")
-        assert process.stdout.readline() == b"behind\n"
-        process.send_signal(signal.SIGINT)
+            assert process.stdout.readline() == b"before\n"
+            log.append(b"behind")
+            assert process.stdout.readline() == b"behind\n"
+            process.send_signal(signal.SIGINT)
 
-        assert (process.wait(20), process.stderr.read()) == (130, b"")
-        process.communicate()
+            assert (process.wait(20), process.stderr.read()) == (130, b"")
 
 
 def test_reader_that_has_seen_enough_is_no_crash(tmp_path: Path) -> None:
     with Log(tmp_path) as log:
         log.append_batch([b"x" * 100] * 5000)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "logstore", "cat", tmp_path], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    assert process.stdout is not None and process.stderr is not None
+    with started("cat", tmp_path) as process:
+        assert process.stdout is not None and process.stderr is not None
 
-    assert process.stdout.readline().endswith(b"x\n")
-    process.stdout.close()
+        assert process.stdout.readline().endswith(b"x\n")
+        process.stdout.close()
 
-    assert (process.wait(20), process.stderr.read()) == (1, b"")
-    process.stderr.close()
+        assert (process.wait(20), process.stderr.read()) == (1, b"")
 
 
 # ── looking ─────────────────────────────────────────────────────────────────────────────────────────
