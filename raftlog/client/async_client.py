@@ -197,19 +197,22 @@ class AsyncClient:
 
 
 class Patience:
-    """How long a read is tried again: with growing pauses, until `timeout_s` have passed without a success."""
+    """How long a read is tried again: with growing pauses, for `timeout_s` from the first failure after a success."""
 
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
         self.renew()
 
     def renew(self) -> None:
-        self._deadline = time.monotonic() + self._timeout_s
+        self._deadline: float | None = None  # set by the first failure: a tail may have been idle for long
         self._pause_s = RETRY_FIRST_S
 
     async def wait(self) -> bool:
         """Pause; False, at once, if the time is over."""
-        if time.monotonic() + self._pause_s > self._deadline:
+        now = time.monotonic()
+        if self._deadline is None:
+            self._deadline = now + self._timeout_s
+        if now + self._pause_s > self._deadline:
             return False
         await asyncio.sleep(self._pause_s)
         self._pause_s = min(2 * self._pause_s, RETRY_MAX_S)

@@ -111,15 +111,21 @@ class Client:
         if self._is_closed:
             coroutine.close()
             raise RuntimeError("the client is closed")
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()  # by Ctrl-C nobody waits any more
+            raise
 
     def _iterate(self, items: AsyncIterator[T]) -> Iterator[T]:
-        try:
-            while (item := self._run(_next(items))) is not None:
+        while (item := self._run(_next(items))) is not None:  # interrupted here, it is cancelled and so ended
+            try:
                 yield item
-        finally:
-            if not self._is_closed:
-                self._run(_close(items))
+            except GeneratorExit:
+                if not self._is_closed:
+                    self._run(_close(items))
+                raise
 
 
 class BlockingProducer:

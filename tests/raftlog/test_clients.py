@@ -20,7 +20,7 @@ from logstore.filesystem import OsFile
 from logstore.frame import wire_frame
 from raftlog import Client, ProducerConfig, TlsFiles
 from raftlog.agent import Agent
-from raftlog.client.async_client import Bounds, Server
+from raftlog.client.async_client import Bounds, Patience, Server
 from raftlog.client.failures import CallFailed
 from raftlog.client.producer import ProducerClosed, ProducerFull
 from raftlog.errors import TlsError
@@ -227,6 +227,25 @@ def test_a_read_goes_on_when_the_server_comes_back(tmp_path: Path, certificates:
             await client.close()
 
     run(scenario())
+
+
+def test_patience_begins_with_the_first_failure_however_long_the_tail_was_idle(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("raftlog.client.async_client.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("raftlog.client.async_client.RETRY_FIRST_S", 0.0)
+
+    async def scenario() -> None:
+        patience = Patience(10.0)
+        now[0] = 3600.0
+        assert await patience.wait()
+        now[0] += 10.1
+        assert not await patience.wait()
+        patience.renew()
+        assert await patience.wait()
+
+    asyncio.run(scenario())
 
 
 def test_a_closed_client_refuses_and_closing_twice_is_no_error(agent: Agent, certificates: Path) -> None:
