@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import repeat
+from itertools import pairwise, repeat
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -277,9 +277,10 @@ def _decompress(stored: bytes, raw_size: int) -> bytes:
 
 
 def check_wire_frame(data: bytes, config: Config = DEFAULTS) -> FrameHeader:
-    """The header of a batch from outside, once all of it but its records has been checked.
+    """The header of a batch from outside, once everything has been checked that a reader relies on.
 
-    Lengths first, so that nothing outside of `data` is touched; then the CRC; then the columns, vectorised.
+    Lengths first, so that nothing outside of `data` is touched; then the CRC; then the columns, vectorised; then the
+    records' headers, if there are any. Values and keys are never looked at.
     Raises EmptyBatch, RecordTooLarge, BatchTooLarge, UnsupportedFormat or CorruptBatch.
     """
     if len(data) < FRAME_HEADER_BYTES:
@@ -337,3 +338,7 @@ def _check_columns(header: FrameHeader, data: bytes, config: Config) -> None:
     if not valid or not end <= len(data) < end + 8:
         raise CorruptBatch("a batch has columns that do not ascend, or that end elsewhere than its bytes")
     check_record_sizes(sizes, config)
+    if sections & Section.HEADERS:  # the last column; a reader could do nothing with one that is malformed
+        starts = (offsets + (end - int(offsets[-1]))).tolist()
+        for start, stop in pairwise(starts):
+            decode_headers(data[start:stop])

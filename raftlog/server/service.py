@@ -1,7 +1,7 @@
 """The log service: what each method does, as functions of a request and a call.
 
 Nothing here knows gRPC. Errors are raised as what they are; the binding turns them into status codes. Batches pass
-through as bytes: lengths, checksum and offset columns are checked, records are never decoded.
+through as bytes: lengths, checksum and columns are checked, values are never decoded.
 """
 
 from __future__ import annotations

@@ -223,15 +223,13 @@ def test_bomb_is_refused_before_it_is_unpacked() -> None:
         (struct.pack("<HI", 1, 0) + b"\xff", "header name at byte 0 is not UTF-8"),
     ],
 )
-def test_headers_that_cannot_be_decoded_raise_when_they_are_looked_at(headers: bytes, message: str) -> None:
+def test_headers_that_cannot_be_decoded_are_refused(headers: bytes, message: str) -> None:
     good = RecordBatch.encode([Record(b"v", headers=(("n", b"h"),))]).to_bytes()
     body = struct.pack("<4I", 0, 1, 0, len(headers)) + b"v" + headers
     padded = body + bytes(-len(body) % 8)
-    batch = RecordBatch.from_bytes(forged(good[:96] + padded, length=96 + len(padded)))
 
-    assert batch.to_pylist() == [b"v"]
     with pytest.raises(CorruptBatch, match=message):
-        list(batch)
+        RecordBatch.from_bytes(forged(good[:96] + padded, length=96 + len(padded)))
 
 
 def is_documented(data: bytes) -> bool:
