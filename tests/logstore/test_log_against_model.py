@@ -190,7 +190,7 @@ class LogAgainstModel(RuleBasedStateMachine):
     def append_what_was_read(self, chance: int, is_part: bool) -> None:
         offset = sorted(self.present)[chance % len(self.present)]
         entry = next(entry for entry in self.entries if entry.first <= offset < entry.end)
-        batch = next(self.log.batches(entry.first, entry.first + 1 if is_part else None))
+        batch = next(self.log.batches(entry.first, offset + 1 if is_part else None))
         given = list(batch)
         if entry.given_times is not None and len(given) == len(entry.records):  # handed on as it is
             given = [one._replace(timestamp=time) for one, time in zip(given, entry.given_times, strict=True)]
