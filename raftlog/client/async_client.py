@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple, Self
 
 import grpc
 
-from logstore import Record, RecordBatch
+from logstore import OffsetOutOfRange, Record, RecordBatch
 from logstore.config import MIB
 from logstore.encode import encode_batch
 from logstore.frame import wire_frame
@@ -106,6 +106,7 @@ class AsyncClient:
 
     async def read(self, offset: int) -> Record:
         """The record; OffsetOutOfRange, or CallFailed with NOT_FOUND if compaction removed it."""
+        await self._require_possible(offset)
         response = await self._call(self._stub.Consume, pb.ConsumeRequest(offset=offset))
         return _record_of(response.record)
 
@@ -151,13 +152,20 @@ class AsyncClient:
         """(start, end, frames): frames that hold some of the records start..end-1, checked."""
         request = pb.ConsumeBatchesRequest(follow=follow, bytes_max=bytes_max)
         if start is not None:
+            await self._require_possible(start)
             request.offset = start
         if end is not None:
-            request.end_offset = end
+            request.end_offset = max(end, 0)
         async for response in self._consume(request):
             low = max(response.first_offset, start or 0)
             for found in read_frames(response.frames):
                 yield low, FOREVER if end is None else end, found
+
+    async def _require_possible(self, offset: int) -> None:
+        """Raise OffsetOutOfRange for what the protocol has no number for."""
+        if not 0 <= offset < 1 << 64:
+            bounds = await self.bounds()
+            raise OffsetOutOfRange(offset, bounds.start, bounds.end)
 
     async def _consume(self, request: pb.ConsumeBatchesRequest) -> AsyncIterator[pb.ConsumeBatchesResponse]:
         """Responses in order. Goes on behind the last one if the connection is lost."""

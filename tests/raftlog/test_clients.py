@@ -104,7 +104,15 @@ def test_the_client_answers_as_the_log_does(client: Client, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "ask", [lambda log: log.read(3), lambda log: list(log.scan(4)), lambda log: list(log.batches(9))]
+    "ask",
+    [
+        lambda log: log.read(3),
+        lambda log: log.read(-1),
+        lambda log: log.read(1 << 64),
+        lambda log: list(log.scan(4)),
+        lambda log: list(log.scan(-1)),
+        lambda log: list(log.batches(9)),
+    ],
 )
 def test_the_client_raises_as_the_log_does(client: Client, tmp_path: Path, ask: Callable[[Any], Any]) -> None:
     with logstore.Log(tmp_path / "embedded") as log:
