@@ -150,7 +150,6 @@ class Agent:
             ("grpc.max_allowed_incoming_connections", config.connections_max),
             ("grpc.keepalive_time_ms", KEEPALIVE_MS),
             ("grpc.http2.min_recv_ping_interval_without_data_ms", PING_INTERVAL_MS_MIN),
-            ("grpc.http2.max_ping_strikes", 0),  # else tails that are idle for minutes are cut off
         ]
 
     def _servers(self) -> list[pb.Server]:
