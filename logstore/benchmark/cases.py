@@ -150,12 +150,9 @@ class Bench:
                 step()
                 self.note("random_read", subject.name, self.rate(step), durability="-")
                 if isinstance(store, Engine):
-                    self.note(
-                        "read_many",
-                        "logstore",
-                        self.rate(partial(_read_many, store.log, offsets)),
-                        durability="-",
-                    )
+                    for order, some in {"any order": offsets, "ascending": np.sort(offsets)}.items():
+                        step = partial(_read_many, store.log, some)
+                        self.note("read_many", f"logstore, {order}", self.rate(step), durability="-")
 
     @contextmanager
     def filled(self, subject: type[Subject], batch: int, count: int = READ_RECORDS) -> Iterator[Subject]:
