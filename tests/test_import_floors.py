@@ -1,6 +1,7 @@
-"""Who may import whom: imports point down only.
+"""Who may import whom: imports point down only, and packages from outside are used where they belong.
 
-Think before changing RULES: a new arrow is a decision about the design, not a way to make a test pass.
+The floors are in pyproject.toml. Think before changing them or RULES: a new arrow is a decision about the design, not a
+way to make a test pass.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +18,9 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).parents[1]
+FLOORS: dict[str, list[list[str]]] = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"][
+    "import-floors"
+]
 
 
 class Rule(NamedTuple):
@@ -130,6 +135,36 @@ def is_within(module: str, prefixes: tuple[str, ...]) -> bool:
 def rule_of(module: str) -> tuple[str, Rule]:
     name = max((name for name in RULES if is_within(module, (name,))), key=len)
     return name, RULES[name]
+
+
+def floor_of(module: str) -> tuple[int, str]:
+    """(number of its floor, the entry there that it belongs to)."""
+    package, _, rest = module.partition(".")
+    entry = rest.split(".")[0]
+    return next((number, entry) for number, floor in enumerate(FLOORS[package]) if entry in floor)
+
+
+@pytest.mark.parametrize("package", FLOORS)
+def test_every_module_has_one_floor(package: str) -> None:
+    entries = [entry for floor in FLOORS[package] for entry in floor]
+    there = {name.split(".")[1] for name in MODULES if name.startswith(f"{package}.")}
+
+    assert sorted(entries) == sorted({*there, *(["pb"] if package == "raftlog" else [])})
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if "." in name])
+def test_imports_point_to_lower_floors(module: str) -> None:
+    number, entry = floor_of(module)
+    package = module.split(".")[0]
+
+    upwards = [
+        f"line {one.line}: {one.module}"
+        for one in imports_of(ast.parse(MODULES[module].read_text()))
+        if one.module.startswith(f"{package}.")
+        and not (floor_of(one.module)[0] < number or floor_of(one.module)[1] == entry)
+    ]
+
+    assert upwards == []
 
 
 def is_allowed(importer: str, one: Import) -> bool:

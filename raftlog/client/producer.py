@@ -53,11 +53,12 @@ class ProducerConfig:
 class _Batch:
     """Records that are sent together. `done` is the offset of the first."""
 
-    __slots__ = ("bytes", "done", "values", "waiter")
+    __slots__ = ("bytes", "done", "sent_at", "values", "waiter")
 
     def __init__(self) -> None:
         self.values: list[bytes | Record] = []
         self.bytes = 0
+        self.sent_at = 0.0  # by the loop's clock
         self.done: Future[int] = Future()
         self.done.set_running_or_notify_cancel()  # whoever gives up waiting cannot cancel it for the others
         self.waiter: asyncio.Future[int] | None = None  # `done` for the loop that awaits it
@@ -242,6 +243,7 @@ class Producer:
         if self._stream is None:
             self._stream = self._stub.ProduceBatchStream()
             self._reader = self._loop.create_task(self._read_answers(self._stream))
+        batch.sent_at = self._loop.time()
         self._in_flight.append(batch)
         stream = self._stream
         try:
@@ -278,15 +280,18 @@ class Producer:
         self._wake.set()
 
     async def _answer(self, stream: Any) -> Any:
-        """The next answer. Its time counts from when something is on the way."""
+        """The next answer; TimeoutError if none comes for too long while something is on the way."""
+        asked_at = self._loop.time()
         read = asyncio.ensure_future(stream.read())
         while True:
-            done, _ = await asyncio.wait((read,), timeout=self._config.answer_timeout_s)
-            if done:
-                return read.result()
-            if self._in_flight:
+            sent_at = self._in_flight[0].sent_at if self._in_flight else self._loop.time()
+            left = max(asked_at, sent_at) + self._config.answer_timeout_s - self._loop.time()
+            if left <= 0:
                 read.cancel()
                 raise TimeoutError
+            done, _ = await asyncio.wait((read,), timeout=left)
+            if done:
+                return read.result()
 
     def _settle(self, batch: _Batch, outcome: int | Exception) -> None:
         with self._lock:

@@ -1,7 +1,8 @@
 """The log service: what each method does, as functions of a request and a call.
 
 Nothing here knows gRPC. Errors are raised as what they are; the binding turns them into status codes. Batches pass
-through as bytes: lengths, checksum and columns are checked, values are never decoded.
+through as bytes: lengths, checksum and columns are checked, values are never decoded. Reads, which may have to wait for
+a disk, run in threads; appends are queued.
 """
 
 from __future__ import annotations
@@ -117,7 +118,7 @@ class LogService:
 
     async def consume(self, request: pb.ConsumeRequest, call: Call) -> pb.ConsumeResponse:
         self._access.check(call.subject, OBJECT, "consume")
-        return self._consumed(self._log.read(request.offset))
+        return self._consumed(await asyncio.to_thread(self._log.read, request.offset))
 
     async def consume_stream(
         self, request: pb.ConsumeRequest, call: Call
@@ -133,8 +134,8 @@ class LogService:
         self, request: pb.ConsumeBatchesRequest, call: Call
     ) -> AsyncIterator[pb.ConsumeBatchesResponse]:
         self._access.check(call.subject, OBJECT, "consume")
+        start = await self._start_of(request)
         log_end = self._log.end
-        start = self._start_of(request)
         end = request.end_offset if request.HasField("end_offset") else FOREVER
         if not request.follow:
             end = min(end, log_end)
@@ -154,9 +155,7 @@ class LogService:
                 await self._log.wait_async(log_end)
                 continue
             frames = self._log.frames(start, min(end, log_end), bytes_max=bytes_max)
-            while (
-                some := await asyncio.to_thread(next, frames, None)
-            ) is not None:  # it may have to wait for a disk
+            while (some := await asyncio.to_thread(next, frames, None)) is not None:
                 yield some
                 start = some.end_offset
             if not follow:
@@ -165,14 +164,14 @@ class LogService:
             if start < end:
                 await self._log.wait_async(log_end)
 
-    def _start_of(self, request: pb.ConsumeBatchesRequest) -> int:
+    async def _start_of(self, request: pb.ConsumeBatchesRequest) -> int:
         match request.WhichOneof("start"):
             case "offset":
                 return request.offset
             case "latest":
                 return self._log.end
             case "time_ns":
-                return self._log.offset_at(request.time_ns)
+                return await asyncio.to_thread(self._log.offset_at, request.time_ns)
             case _:
                 return self._log.start
 

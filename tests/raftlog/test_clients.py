@@ -468,6 +468,29 @@ def test_an_answer_that_does_not_come_fails_what_is_on_the_way(
     run(scenario())
 
 
+def test_time_in_which_nothing_was_on_the_way_is_no_time_without_an_answer(
+    tmp_path: Path, certificates: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        released = threading.Event()
+        sync = OsFile.sync
+        async with (
+            serving(tmp_path, certificates, sync="always") as agent,
+            client_of(agent, certificates) as client,
+        ):
+            producer = client.producer(ProducerConfig(linger_ms=0, answer_timeout_s=1.0))
+            assert await producer.send(b"first") == 0
+            monkeypatch.setattr(
+                "logstore.filesystem.OsFile.sync", lambda file: (released.wait(WAIT_S_MAX), sync(file))[1]
+            )
+            await asyncio.sleep(0.75)  # idle; not for a condition
+            handle = producer.send(b"second")
+            asyncio.get_running_loop().call_later(0.5, released.set)
+            assert await handle == 1
+
+    run(scenario())
+
+
 def test_a_full_producer_refuses_until_there_is_room(tmp_path: Path, certificates: Path) -> None:
     async def scenario() -> None:
         async with serving(tmp_path, certificates) as agent, client_of(agent, certificates) as client:
