@@ -12,31 +12,27 @@ Entries keep their header, so the chain of header CRCs stays whole and replicas 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from logstore.batch import RecordBatch
-from logstore.config import BATCH_BYTES_LIMIT, Config
+from logstore.config import Config
 from logstore.encode import encode_remaining
-from logstore.errors import LogError
 from logstore.frame import (
     COMPACTED_HEADER,
     COMPACTED_MAGIC,
     FRAME_HEADER_BYTES,
-    pack_segment_header,
     parse_frame_header,
 )
-from logstore.index import Index
 from logstore.record import Record
-from logstore.segment import Segment, all_rows, new_segment_id
-from logstore.walk import Item, Tail, Walk
+from logstore.segment import Segment, write_store
+from logstore.walk import Item
 from logstore.writer import Writer
 
 log = logging.getLogger("logstore")
 
 NS_PER_MS: Final = 1_000_000
-NO_LIMITS: Final = Config(record_bytes_max=BATCH_BYTES_LIMIT, batch_bytes_max=BATCH_BYTES_LIMIT)
 
 
 @dataclass(slots=True)
@@ -136,7 +132,7 @@ def _compact_segment(
             yield _compact_item(item, rule, config)
 
     before = segment.store_bytes
-    new = rewrite_segment(segment, rewritten())
+    new = write_store(segment.directory, segment.header, rewritten(), segment.tail)
     writer.replace(segment, new)
     done.bytes_freed += before - new.store_bytes
     new.seal()
@@ -150,9 +146,7 @@ def _compact_item(item: Item, rule: _Rule, config: Config) -> bytes:
         return item.data()
     at = item.start + (COMPACTED_HEADER.size if item.magic == COMPACTED_MAGIC else 0)
     header = item.buffer[at : at + FRAME_HEADER_BYTES]
-    return encode_remaining(
-        parse_frame_header(header), header, remaining, replace(NO_LIMITS, compression=config.compression)
-    )
+    return encode_remaining(parse_frame_header(header), header, remaining, config.compression)
 
 
 def whole_items(segment: Segment) -> Iterator[Item]:
@@ -164,29 +158,3 @@ def whole_items(segment: Segment) -> Iterator[Item]:
         yield item
     if walk.tail.next_index < segment.end_index:
         raise segment.damaged(walk, None)
-
-
-def rewrite_segment(segment: Segment, items: Iterable[bytes]) -> Segment:
-    """The segment with these items, which hold the same entries, in a temporary file; durable on return.
-
-    Readers of the old one keep its file, which will have no name any more.
-    """
-    directory = segment.directory
-    header = segment.header._replace(segment_id=new_segment_id(), stale_end=0)
-    file = directory.create_temporary(segment.store_path)
-    file.write(pack_segment_header(header), 0)
-    position = header.size
-    for item in items:
-        file.write(item, position)
-        position += len(item)
-    file.sync()
-
-    walk = Walk(file, Tail.at_start(header), segment_id=header.segment_id)
-    rows = all_rows(walk)
-    if (walk.tail.link, walk.tail.position) != (segment.tail.link, position):
-        raise LogError(
-            f"{segment.store_path}: rewriting it went wrong at {walk.tail}: {walk.stopped}; it stays as it was"
-        )
-    new = Segment(directory, header, file, segment.tail._replace(position=position))
-    new.index = Index.in_memory(rows)
-    return new

@@ -15,8 +15,9 @@ Other files are left alone.
 from __future__ import annotations
 
 import re
-from collections import deque
+import threading
 from typing import TYPE_CHECKING, Final, NamedTuple
+from weakref import WeakKeyDictionary, WeakSet
 
 from logstore.config import MIB
 from logstore.filesystem import File, FileSystem
@@ -57,8 +58,10 @@ class Directory:
     def __init__(self, fs: FileSystem, path: str) -> None:
         self.fs = fs
         self.path = path
-        self._loaded: deque[Segment] = deque()
-        self._with_views: set[Segment] = set()
+        # Weak: a removed segment's file takes room on the disk for as long as anything holds it.
+        self._lock = threading.Lock()  # guards what follows
+        self._loaded: WeakKeyDictionary[Segment, None] = WeakKeyDictionary()  # the first loaded first
+        self._with_views: WeakSet[Segment] = WeakSet()
         self._view_bytes = 0
 
     def store_path(self, base_index: int) -> str:
@@ -69,6 +72,10 @@ class Directory:
 
     def spare_path(self, base_index: int) -> str:
         return f"{self.path}/{base_index:020d}.spare"
+
+    def names(self) -> list[FileName]:
+        """The segments' files."""
+        return [name for name in map(parse_file_name, self.fs.list(self.path)) if name]
 
     @property
     def lock_path(self) -> str:
@@ -98,19 +105,24 @@ class Directory:
 
     def note_loaded(self, segment: Segment) -> None:
         """Bound the memory of loaded indexes; a forgotten one is loaded again when it is needed."""
-        self._loaded.append(segment)
-        held = sum(one.index_bytes for one in self._loaded)
-        while held > INDEX_BYTES_MAX and len(self._loaded) > 1:
-            oldest = self._loaded.popleft()
-            held -= oldest.index_bytes
-            oldest.forget_index()
+        with self._lock:
+            self._loaded.pop(segment, None)
+            self._loaded[segment] = None
+            held = sum(one.index_bytes for one in self._loaded)
+            for one in list(self._loaded)[:-1]:
+                if held <= INDEX_BYTES_MAX:
+                    return
+                held -= one.index_bytes
+                one.forget_index()
+                del self._loaded[one]
 
     def note_view(self, segment: Segment, size: int) -> None:
         """Bound the memory of the value offsets that segments keep."""
-        if self._view_bytes > VIEW_BYTES_MAX:
-            for one in self._with_views:
-                one.forget_views()
-            self._with_views = set()
-            self._view_bytes = 0
-        self._with_views.add(segment)
-        self._view_bytes += size + VIEW_OVERHEAD_BYTES
+        with self._lock:
+            if self._view_bytes > VIEW_BYTES_MAX:
+                for one in self._with_views:
+                    one.forget_views()
+                self._with_views.clear()
+                self._view_bytes = 0
+            self._with_views.add(segment)
+            self._view_bytes += size + VIEW_OVERHEAD_BYTES

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from logstore.checksum import crc32c
 from logstore.column import PackedStrings, encode_headers, pack_strings
-from logstore.config import Compression, Config
+from logstore.config import BATCH_BYTES_LIMIT, Compression, Config
 from logstore.errors import BatchTooLarge, EmptyBatch, RecordTooLarge
 from logstore.frame import (
     BODY_CRC_START,
@@ -141,12 +141,15 @@ def encode_entry(data: bytes) -> Payload:
 
 
 def encode_remaining(
-    original: FrameHeader, header: bytes, records: list[Record], config: Config = DEFAULTS
+    original: FrameHeader, header: bytes, records: list[Record], compression: Compression
 ) -> bytes:
     """The compacted item for a frame of which only `records` remain; `header` is its own, of 96 bytes."""
     relative = np.array([record.offset - original.first_offset for record in records], "<u4")
     if records:
-        payload = encode_batch(records, config)
+        limits = Config(
+            compression=compression, record_bytes_max=BATCH_BYTES_LIMIT, batch_bytes_max=BATCH_BYTES_LIMIT
+        )  # what is in the log stays in it, whatever the limits are now
+        payload = encode_batch(records, limits)
         whole = b"".join(payload.buffers)
     else:
         whole = PRODUCER.pack(0, 0, 0, 0, 0, 0, 0, 0, 0, 0) + _padded(np.zeros(1, "<u4"))

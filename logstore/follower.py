@@ -30,13 +30,17 @@ class Follower:
         return self._cursor.offset
 
     def __iter__(self) -> Iterator[Record]:
-        for batch in self.batches():
-            yield from batch
+        while True:
+            end = self._log.end
+            yield from reading.records(self._cursor, FOREVER)
+            self._log.wait(end, seen_epoch=self._cursor.epoch)
 
     async def __aiter__(self) -> AsyncIterator[Record]:
-        async for batch in self.batches_async():
-            for record in batch:
+        while True:
+            end = self._log.end
+            for record in reading.records(self._cursor, FOREVER):
                 yield record
+            await self._log.wait_async(end, seen_epoch=self._cursor.epoch)
 
     def batches(self) -> Iterator[RecordBatch]:
         while True:

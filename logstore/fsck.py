@@ -11,13 +11,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import zip_longest
-from typing import Final
 
 import numpy as np
 
 from logstore.checksum import crc32c
-from logstore.config import MIB
-from logstore.directory import Directory, parse_file_name
+from logstore.directory import Directory
 from logstore.filesystem import File
 from logstore.frame import (
     BODY_CRC_START,
@@ -32,10 +30,8 @@ from logstore.frame import (
     parse_frame_header,
 )
 from logstore.index import load_index, read_saved_header
-from logstore.recovery import Survey, read_header, survey_unvouched
+from logstore.recovery import SEARCH_BYTES, Survey, read_header, survey_unvouched
 from logstore.walk import Tail, Walk
-
-SEARCH_BYTES: Final = 8 * MIB
 
 Progress = Callable[[int], None]  # called with how many bytes were read since the last call
 
@@ -102,8 +98,7 @@ class Store:
 
 def examine(directory: Directory, progress: Progress = lambda _: None) -> tuple[list[Store], list[Finding]]:
     """Read all files of a log, changing nothing; stores oldest first."""
-    names = [name for name in map(parse_file_name, directory.fs.list(directory.path)) if name]
-    bases = sorted(name.base_index for name in names if name.suffix == "store" and not name.is_unfinished)
+    bases = sorted(name.base_index for name in directory.names() if name.is_store)
     surveys, durable_index = survey_unvouched(directory, bases, writable=False)
     unvouched = {found.base_index: found for found in surveys}
     stores: list[Store] = []

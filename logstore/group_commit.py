@@ -96,7 +96,13 @@ class GroupCommit(Generic[Request, Outcome]):
     def alone(self) -> Iterator[None]:
         """Nothing is served while the context lasts."""
         self._loners += 1
-        self._leading.acquire()
+        try:
+            self._leading.acquire()
+        except BaseException:
+            self._loners -= 1
+            if self._leading.acquire(blocking=False):
+                self._hand_over()  # to whoever was left waiting for this one
+            raise
         self._loners -= 1
         try:
             yield

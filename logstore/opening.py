@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from logstore.config import Config
-from logstore.directory import Directory, parse_file_name
+from logstore.directory import Directory
 from logstore.errors import CorruptLog, LogPoisoned, NoLog
 from logstore.filesystem import File
 from logstore.frame import MARK_BYTES, SegmentHeader, pack_segment_header
@@ -25,7 +25,7 @@ from logstore.walk import READ_BYTES, Tail
 
 log = logging.getLogger("logstore")
 
-ASIDE_FILES_MAX: Final = 16  # older ones are removed: each crash leaves one at most
+ASIDE_FILES_MAX: Final = 16  # the oldest are removed beyond it
 
 
 class Configuration(NamedTuple):
@@ -105,8 +105,8 @@ def _configuration(found: Survey) -> Configuration:
 
 def _list_files(directory: Directory, config: Config, *, writable: bool) -> tuple[list[int], list[str]]:
     """(base indexes of the stores, paths of the spares); files that a crash left half made are removed."""
-    names = [name for name in map(parse_file_name, directory.fs.list(directory.path)) if name]
-    bases = sorted(name.base_index for name in names if (name.suffix, name.is_unfinished) == ("store", False))
+    names = directory.names()
+    bases = sorted(name.base_index for name in names if name.is_store)
     spares = []
     for name in names:
         # A spare that is not older than the log is of a log that was reset or removed. Its frames could be
@@ -174,7 +174,7 @@ def _repair(directory: Directory, found: Survey, verdict: Verdict) -> Repair:
     offset = found.tail.offset
     length = max(found.present_end - position, 0)
     if length:
-        _keep_aside(directory, found.file, position, length, f"{found.base_index:020d}-{position}")
+        _keep_aside(directory, found.file, position, length, f"{found.base_index:020d}-{position:020d}")
     if verdict is Verdict.CUT:
         found.file.truncate(position)
         found.file.sync()
@@ -280,7 +280,7 @@ def activate(segment: Segment, rows: NDArray[np.void] = NO_ROWS) -> None:
 def remove_files(directory: Directory) -> None:
     """Delete the files of a closed log, and the directory if nothing else is in it."""
     fs = directory.fs
-    for name in sorted(map(str, filter(None, map(parse_file_name, fs.list(directory.path)))), reverse=True):
+    for name in sorted(map(str, directory.names()), reverse=True):
         fs.remove(f"{directory.path}/{name}")  # newest first: what a crash leaves is a log
         directory.sync()
     if fs.exists(directory.aside_path):

@@ -10,12 +10,11 @@ from collections.abc import Iterator
 from operator import itemgetter
 
 from logstore.directory import Directory
-from logstore.errors import LogError
-from logstore.frame import SegmentHeader, pack_hole, pack_segment_header
+from logstore.frame import SegmentHeader, pack_hole
 from logstore.fsck import Damage, Store
 from logstore.opening import FIRST_SEGMENT
-from logstore.segment import new_segment_id
-from logstore.walk import Tail, Walk
+from logstore.segment import write_store
+from logstore.walk import Tail
 
 
 def repair(directory: Directory, stores: list[Store]) -> None:
@@ -71,18 +70,5 @@ def _fill_gap(directory: Directory, before: Tail, behind: Tail) -> None:
 
 
 def _write(directory: Directory, header: SegmentHeader, pieces: Iterator[bytes], end: Tail) -> None:
-    header = header._replace(segment_id=new_segment_id(), stale_end=0, durable_index=end.next_index - 1)
-    path = directory.store_path(header.base_index)
-    file = directory.create_temporary(path)
-    file.write(pack_segment_header(header), 0)
-    position = header.size
-    for piece in pieces:
-        file.write(piece, position)
-        position += len(piece)
-    file.sync()
-    walk = Walk(file, Tail.at_start(header), segment_id=header.segment_id)
-    while walk.run() or walk.next():
-        pass
-    if walk.tail.link != end.link:
-        raise LogError(f"{path}: the repaired store would end at {walk.tail}, not {end}; it stays as it was")
-    directory.put_in_place(path)
+    header = header._replace(durable_index=end.next_index - 1)
+    directory.put_in_place(write_store(directory, header, pieces, end).store_path)

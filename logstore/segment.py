@@ -8,7 +8,7 @@ index and then moves `tail`, in one step; so a reader takes what it needs of `ta
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from struct import Struct
 from struct import error as StructError
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from logstore.config import KIB
 from logstore.directory import Directory
-from logstore.errors import CorruptLog, OffsetOutOfRange, RecordCompacted
+from logstore.errors import CorruptLog, LogError, OffsetOutOfRange, RecordCompacted
 from logstore.filesystem import File
 from logstore.frame import (
     COMPACTED_HEADER,
@@ -30,6 +30,7 @@ from logstore.frame import (
     HOLE_MAGIC,
     LINK,
     SegmentHeader,
+    pack_segment_header,
 )
 from logstore.index import ROW, Index, SavedIndex, load_index, pack_index, read_saved_header
 from logstore.record import Record
@@ -55,7 +56,7 @@ def new_segment_id() -> int:
 
 
 class Segment:
-    __slots__ = ("_index", "_views", "directory", "file", "header", "is_sealed", "tail")
+    __slots__ = ("__weakref__", "_index", "_views", "directory", "file", "header", "is_sealed", "tail")
 
     tail: Tail  # behind its last frame; of a sealed one the position is known once the index is loaded
     is_sealed: bool
@@ -184,6 +185,7 @@ class Segment:
         file.close()
         self.directory.put_in_place(self.index_path)
         self.is_sealed = True
+        self._index = None  # the next use reads what was saved: the mapped file has no name any more
 
     # ── reading ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -348,3 +350,28 @@ def all_rows(walk: Walk) -> NDArray[np.void]:
     while (found := walk.run() or walk.next()) is not None:
         rows.append(found.rows() if isinstance(found, Run) else index_rows(found))
     return np.concatenate(rows)
+
+
+def write_store(directory: Directory, header: SegmentHeader, items: Iterable[bytes], end: Tail) -> Segment:
+    """The segment with these items, in a temporary file; durable, and read again, on return.
+
+    LogError unless the log goes on behind them as it does behind `end`. The id and `stale_end` of `header` are
+    filled in here.
+    """
+    header = header._replace(segment_id=new_segment_id(), stale_end=0)
+    path = directory.store_path(header.base_index)
+    file = directory.create_temporary(path)
+    file.write(pack_segment_header(header), 0)
+    position = header.size
+    for item in items:
+        file.write(item, position)
+        position += len(item)
+    file.sync()
+
+    walk = Walk(file, Tail.at_start(header), segment_id=header.segment_id)
+    rows = all_rows(walk)
+    if (walk.tail.link, walk.tail.position) != (end.link, position):
+        raise LogError(f"{path}: rewriting it went wrong at {walk.tail}: {walk.stopped}; it stays as it was")
+    new = Segment(directory, header, file, end._replace(position=position))
+    new.index = Index.in_memory(rows)
+    return new

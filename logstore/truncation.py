@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from logstore.config import BATCH_BYTES_LIMIT, MIB, Config
+from logstore.config import MIB
 from logstore.encode import encode_remaining
 from logstore.filesystem import File
 from logstore.frame import (
@@ -23,7 +23,6 @@ from logstore.segment import Segment, all_rows
 from logstore.walk import Item, Walk
 
 COPY_BYTES: Final = MIB
-NO_LIMITS: Final = Config(record_bytes_max=BATCH_BYTES_LIMIT, batch_bytes_max=BATCH_BYTES_LIMIT)
 
 
 def cut_segment(segment: Segment, row: int, end: int) -> Segment:
@@ -69,7 +68,7 @@ def _first_records(item: Item, end: int, chain: int) -> bytes:
     header = parse_frame_header(item.buffer, item.start + at)
     shortened = shortened_header(header, end - item.offset, chain)
     records = list(item.batch().between(item.offset, end))
-    return encode_remaining(header, shortened, records, NO_LIMITS)
+    return encode_remaining(header, shortened, records, "none")
 
 
 def copy_bytes(source: File, target: File, count: int) -> None:

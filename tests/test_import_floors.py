@@ -53,7 +53,7 @@ RULES = {
     # ── the server, its clients and its tools ──
     "raftlog.errors": Rule((), ()),
     "raftlog.file_stamp": Rule((), ()),
-    "raftlog.wire": Rule(PB, ("google.protobuf",)),
+    "raftlog.wire": Rule((*PB, *EMBED), ("google.protobuf",)),
     "raftlog.net": Rule(BASE, ("cryptography", "grpc")),
     "raftlog.runtime": Rule(BASE, ("structlog", "prometheus_client")),
     "raftlog.server": Rule(
@@ -61,7 +61,7 @@ RULES = {
         ("grpc", "grpc_health", "grpc_reflection", "casbin", "prometheus_client"),
     ),
     "raftlog.server.service": Rule(
-        (*BASE, *PB, *EMBED, "raftlog.server.call", "raftlog.server.merging"), ()
+        (*BASE, *PB, *EMBED, "raftlog.wire", "raftlog.server.call", "raftlog.server.merging"), ()
     ),  # no grpc: another front can be bound to the same functions
     "raftlog.server.merging": Rule((*BASE, *EMBED), ()),
     "raftlog.server.call": Rule((), ()),

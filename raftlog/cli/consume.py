@@ -36,7 +36,8 @@ def consume(
     for batch in client.batches(_first_offset(client, start), end, follow=follow):
         for record in batch:
             print_record(record, form)
-        sys.stdout.flush()
+        if follow:
+            sys.stdout.flush()
 
 
 def _first_offset(client: Client, start: str) -> int | None:

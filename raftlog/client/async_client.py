@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable
-from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
 import grpc
 
 from logstore import OffsetOutOfRange, Record, RecordBatch
 from logstore.config import MIB
+from logstore.cursor import FOREVER
 from logstore.encode import encode_batch
 from logstore.frame import wire_frame
 from logstore.run import Run
@@ -22,8 +22,8 @@ from raftlog.client.failures import CallFailed, failure
 from raftlog.client.producer import Producer, ProducerConfig
 from raftlog.net.tls import TlsFiles
 from raftlog.pb.log.v1 import log_pb2 as pb
+from raftlog.wire.records import to_message, to_record
 
-FOREVER: Final = (1 << 64) - 1
 RETRY_FIRST_S: Final = 0.05  # doubled after each failure, up to RETRY_MAX_S
 RETRY_MAX_S: Final = 2.0
 
@@ -65,9 +65,7 @@ class AsyncClient:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def close(self) -> None:
@@ -85,7 +83,7 @@ class AsyncClient:
 
     async def append(self, value: Value) -> int:
         """The offset of the record, once it is stored as the server's sync policy says. For many, see `producer`."""
-        request = pb.ProduceRequest(record=_message_of(value))
+        request = pb.ProduceRequest(record=to_message(_record_of(value)))
         response = await self._call(self._stub.Produce, request, is_produce=True)
         return int(response.offset)
 
@@ -108,7 +106,7 @@ class AsyncClient:
         """The record; OffsetOutOfRange, or CallFailed with NOT_FOUND if compaction removed it."""
         await self._require_possible(offset)
         response = await self._call(self._stub.Consume, pb.ConsumeRequest(offset=offset))
-        return _record_of(response.record)
+        return to_record(response.record)
 
     async def bounds(self) -> Bounds:
         """Which offsets the log holds now."""
@@ -126,7 +124,7 @@ class AsyncClient:
 
     async def scan(self, start: int | None = None, end: int | None = None) -> AsyncIterator[Record]:
         """The records start..end-1; by default all that are there when the call arrives."""
-        async for low, high, found in self._read(start, end, follow=False):
+        async for low, high, found in self.read_on(start, end, follow=False):
             for record in found.records(low, high):
                 yield record
 
@@ -134,7 +132,7 @@ class AsyncClient:
         self, start: int | None = None, end: int | None = None, *, follow: bool = False, bytes_max: int = MIB
     ) -> AsyncIterator[RecordBatch]:
         """As `scan`, but batch by batch as they were appended, as columns without a copy."""
-        async for low, high, found in self._read(start, end, follow=follow, bytes_max=bytes_max):
+        async for low, high, found in self.read_on(start, end, follow=follow, bytes_max=bytes_max):
             for batch in found.batches(low, high):
                 yield batch
 
@@ -142,11 +140,11 @@ class AsyncClient:
         """The records from `start` on (by default only new ones), waiting at the end for more. Never ends."""
         if start is None:
             start = (await self.bounds()).end
-        async for low, high, found in self._read(start, None, follow=True):
+        async for low, high, found in self.read_on(start, None, follow=True):
             for record in found.records(low, high):
                 yield record
 
-    async def _read(
+    async def read_on(
         self, start: int | None, end: int | None, *, follow: bool, bytes_max: int = MIB
     ) -> AsyncIterator[tuple[int, int, Run | Item]]:
         """(start, end, frames): frames that hold some of the records start..end-1, checked."""
@@ -235,17 +233,5 @@ def _frame_of(batch: Batch) -> bytes:
     return wire_frame(encode_batch(list(batch)))
 
 
-def _message_of(value: Value) -> pb.Record:
-    if not isinstance(value, Record):
-        return pb.Record(value=bytes(memoryview(value)))
-    message = pb.Record(value=value.value, key=value.key, timestamp_ns=value.timestamp)
-    for name, data in value.headers:
-        message.headers.add(name=name, value=data)
-    return message
-
-
-def _record_of(message: pb.Record) -> Record:
-    headers = tuple((header.name, header.value) for header in message.headers)
-    return Record(
-        message.value, message.key, message.timestamp_ns, headers, offset=message.offset, term=message.term
-    )
+def _record_of(value: Value) -> Record:
+    return value if isinstance(value, Record) else Record(value)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from logstore import Record, RecordBatch
@@ -35,9 +34,7 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -88,21 +85,22 @@ class Client:
 
     def scan(self, start: int | None = None, end: int | None = None) -> Iterator[Record]:
         """The records start..end-1; by default all that are there when the call arrives."""
-        for batch in self.batches(start, end):
-            yield from batch
+        for low, high, found in self._iterate(self._client.read_on(start, end, follow=False)):
+            yield from found.records(low, high)
 
     def batches(
         self, start: int | None = None, end: int | None = None, *, follow: bool = False, bytes_max: int = MIB
     ) -> Iterator[RecordBatch]:
         """As `scan`, but batch by batch as they were appended, as columns without a copy."""
-        batches = self._client.batches(start, end, follow=follow, bytes_max=bytes_max)
-        return self._iterate(batches)
+        frames = self._client.read_on(start, end, follow=follow, bytes_max=bytes_max)
+        for low, high, found in self._iterate(frames):
+            yield from found.batches(low, high)
 
     def follow(self, start: int | None = None) -> Iterator[Record]:
         """The records from `start` on (by default only new ones), waiting at the end for more. Never ends."""
         start = self.bounds().end if start is None else start
-        for batch in self.batches(start, follow=True):
-            yield from batch
+        for low, high, found in self._iterate(self._client.read_on(start, None, follow=True)):
+            yield from found.records(low, high)
 
     def servers(self) -> list[Server]:
         return self._run(self._client.servers())
@@ -155,9 +153,7 @@ class BlockingProducer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

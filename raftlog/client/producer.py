@@ -19,7 +19,7 @@ import grpc
 from grpc.aio import EOF  # type: ignore[attr-defined]  # the stubs have forgotten it
 
 from logstore import Record
-from logstore.config import MIB, Config
+from logstore.config import MIB, Compression, Config
 from logstore.encode import encode_batch
 from logstore.errors import RecordTooLarge
 from logstore.frame import wire_frame
@@ -46,8 +46,18 @@ class ProducerConfig:
     batch_records_max: int = 10_000
     in_flight_max: int = 4  # batches sent and not answered
     pending_bytes_max: int = 32 * MIB  # taken and not answered; beyond it `send` refuses, or blocks a thread
-    compression: str = "none"  # of values: none or zstd
+    compression: Compression = "none"  # of values, where it makes a batch smaller
     answer_timeout_s: float = 30.0  # without any answer for so long, what is on the way fails
+
+    def __post_init__(self) -> None:
+        Config(compression=self.compression)  # raises ValueError for one that there is not
+        if self.linger_ms < 0:
+            raise ValueError(f"linger_ms is {self.linger_ms}; it cannot be negative")
+        for name in (
+            "batch_bytes_max", "batch_records_max", "in_flight_max", "pending_bytes_max", "answer_timeout_s",
+        ):  # fmt: skip
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be positive")
 
 
 class _Batch:
@@ -95,7 +105,7 @@ class Producer:
     def __init__(self, stub: Any, config: ProducerConfig) -> None:
         self._stub = stub
         self._config = config
-        self._engine_config = Config(compression="zstd" if config.compression == "zstd" else "none")
+        self._engine_config = Config(compression=config.compression)
         self._record_bytes_max = self._engine_config.record_bytes_max
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()

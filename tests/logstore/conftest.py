@@ -27,7 +27,7 @@ def without_background(monkeypatch: pytest.MonkeyPatch) -> None:
     numbers = itertools.count(0x1234_5678_9ABC_0001, 0x1357_9BDF_0246)
     monkeypatch.setattr("logstore.log.Housekeeper", NoHousekeeper)
     monkeypatch.setattr("logstore.opening.new_segment_id", lambda: next(numbers) % (1 << 64))
-    monkeypatch.setattr("logstore.compaction.new_segment_id", lambda: next(numbers) % (1 << 64))
+    monkeypatch.setattr("logstore.segment.new_segment_id", lambda: next(numbers) % (1 << 64))
     monkeypatch.setattr("logstore.appender.ZEROS", bytes(24))
     monkeypatch.setattr(logging.getLogger("logstore"), "level", logging.CRITICAL)
 

@@ -21,9 +21,10 @@ from logstore import (
     RecordBatch,
     RecordCompacted,
 )
-from logstore.compaction import Compaction, rewrite_segment, whole_items
+from logstore.compaction import Compaction, whole_items
 from logstore.opening import Configuration
 from logstore.retention import NS_PER_MS, decide_retention
+from logstore.segment import write_store
 from tests.logstore.conftest import NoHousekeeper
 
 MS = NS_PER_MS
@@ -458,7 +459,7 @@ def test_rewritten_segment_that_would_not_hold_the_same_entries_is_not_put_in_pl
         before = {one.name: one.read_bytes() for one in tmp_path.glob("*.store")}
 
         with pytest.raises(LogError, match="rewriting it went wrong .* it stays as it was"):
-            rewrite_segment(segment, items[:-1])
+            write_store(segment.directory, segment.header, items[:-1], segment.tail)
 
         assert {one.name: one.read_bytes() for one in tmp_path.glob("*.store")} == before
 

@@ -383,7 +383,7 @@ def test_repair_that_goes_wrong_leaves_the_store_as_it_was(made: Made) -> None:
     store: Any = next(store for store in stores if store.damages)
     store.damages[0].end_offset += 1
 
-    with pytest.raises(LogError, match="the repaired store would end at .* it stays as it was"):
+    with pytest.raises(LogError, match="rewriting it went wrong at .* it stays as it was"):
         repairing.repair(directory, stores)
 
     assert {name: data for name, data in made.image().items() if not name.endswith(".tmp")} == before
