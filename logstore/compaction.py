@@ -52,12 +52,11 @@ def compact(writer: Writer, config: Config, *, end: int | None, now: int, dry_ru
     Records at or above `end` are not there yet, as far as this run is concerned.
     """
     done = Compaction()
-    writer.make_durable(
-        writer.last_index
-    )  # a record must not go because of a later one that a crash may take
-    writer.seal_full_segments()
     cuts = writer.cuts
     end = writer.end if end is None else min(end, writer.end)
+    # All below `end` first: a record must not go because of a later one that a crash may take.
+    writer.make_durable(writer.last_index)
+    writer.seal_full_segments()
     segments = writer.layout.segments
     lasts, done.has_more_keys = _last_offsets(segments, end, config.compaction_keys_max)
     rule = _Rule(lasts, end, oldest_tombstone=now - config.tombstone_age_ms_min * NS_PER_MS)
@@ -150,11 +149,13 @@ def _compact_item(item: Item, rule: _Rule, config: Config) -> bytes:
 
 
 def whole_items(segment: Segment) -> Iterator[Item]:
-    """Every item of a segment; CorruptLog at the first that is damaged."""
+    """Every item that a segment holds now; CorruptLog at the first that is damaged."""
     walk = segment.walk(segment.base_index)
+    tail = segment.tail  # one for both ends: that of the active segment moves on meanwhile
+    walk.end_position = tail.position
     for item in walk:
         if item.damage:
             raise segment.damaged(walk, item)
         yield item
-    if walk.tail.next_index < segment.end_index:
+    if walk.tail.next_index < tail.next_index:
         raise segment.damaged(walk, None)

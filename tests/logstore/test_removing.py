@@ -25,6 +25,8 @@ from logstore.compaction import Compaction, whole_items
 from logstore.opening import Configuration
 from logstore.retention import NS_PER_MS, decide_retention
 from logstore.segment import write_store
+from logstore.testing import CrashFileSystem, Operation
+from logstore.testing.crash_file_system import CrashFile
 from tests.logstore.conftest import NoHousekeeper
 
 MS = NS_PER_MS
@@ -331,6 +333,49 @@ def test_records_at_or_above_the_end_of_a_compaction_are_not_there_yet(keyed: Lo
     keyed.compact(end=2)
 
     assert keys_of(keyed)[:-1] == [(1, b"k", b"1"), (2, b"k", b"2"), (3, b"k", b"3")]
+
+
+def test_records_that_come_while_a_compaction_reads_are_left_to_the_next_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fs = CrashFileSystem()
+    with Log("log", Config(segment_bytes_max=800), filesystem=fs) as log:
+        log.append_batch([Record(b"1", key=b"k"), bytes(300)])
+        log.append_batch([bytes(300), Record(b"2", key=b"k")])
+        active = max(name for name in fs.files() if name.endswith(".store"))
+        read = CrashFile.read
+
+        def append_then_read(file: CrashFile, count: int, position: int, /) -> bytes:
+            if active.endswith(file.path):
+                monkeypatch.setattr(CrashFile, "read", read)
+                log.append(Record(b"later", key=b"k"))
+            return read(file, count, position)
+
+        monkeypatch.setattr(CrashFile, "read", append_then_read)
+        log.compact()
+
+        assert [one for one in keys_of(log) if one[1]] == [(3, b"k", b"2"), (4, b"k", b"later")]
+        assert len(log.segments()) == 2
+
+
+def test_compaction_removes_no_record_because_of_one_that_a_crash_may_take() -> None:
+    fs = CrashFileSystem()
+    log = Log("log", replace(ONE_EACH, sync="never"), filesystem=fs)
+    log.append(Record(b"1", key=b"k"))
+    log.append(b"active")
+
+    def append_behind_what_was_synced(operation: Operation) -> None:
+        if operation.path.endswith(".index.tmp"):  # the first segment is being sealed
+            fs.before_operation = None
+            log.append(Record(b"2", key=b"k"))
+
+    fs.before_operation = append_behind_what_was_synced
+    log.compact()
+
+    assert [value for _, key, value in keys_of(log) if key] == [b"1", b"2"]
+    for disk in fs.crash_states(cut_bytes=4096):
+        with Log("log", filesystem=disk) as survivor:
+            assert keys_of(survivor)[:1] == [(0, b"k", b"1")]
 
 
 def test_tombstone_goes_when_its_time_is_over_and_not_before(keyed: Log, clock: Clock) -> None:
