@@ -71,4 +71,14 @@ def _fill_gap(directory: Directory, before: Tail, behind: Tail) -> None:
 
 def _write(directory: Directory, header: SegmentHeader, pieces: Iterator[bytes], end: Tail) -> None:
     header = header._replace(durable_index=end.next_index - 1)
-    directory.put_in_place(write_store(directory, header, pieces, end).store_path)
+    path = write_store(directory, header, pieces, end).store_path
+    _remove_indexes(directory)
+    directory.put_in_place(path)
+
+
+def _remove_indexes(directory: Directory) -> None:
+    """One that says where its store ended before would contradict a hole that is put behind it."""
+    for name in directory.names():
+        if name.suffix == "index":
+            directory.fs.remove(f"{directory.path}/{name}")
+    directory.sync()

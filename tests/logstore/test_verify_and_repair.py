@@ -272,6 +272,17 @@ def test_missing_segment_in_front_of_a_damaged_header_becomes_a_hole_too(made: M
     assert logstore("verify", made.path) == (0, "the log is whole\n", "")
 
 
+def test_store_that_ends_earlier_since_it_was_sealed_is_followed_by_a_hole(made: Made) -> None:
+    lost, _ = end_of_a_sealed_store(made)
+    made.damage(made.stores[2], 20)
+
+    assert logstore("repair", made.path, "--yes").code == 0
+
+    with Log(made.path, CONFIG) as log:
+        assert list(log.scan()) == made.without(lost)
+        assert (log.start, log.end) == (0, 54)
+
+
 def test_loss_at_the_end_of_the_log_is_of_unknown_extent_and_the_log_goes_on_before_it(made: Made) -> None:
     frame = made.frames[-1]
     made.damage(frame.path, frame.position + 10)  # a mark vouches for it
