@@ -61,7 +61,7 @@ def test_requests_that_come_during_a_group_form_the_next() -> None:
 
     for request in (2, 3, 4):
         threads.append(in_thread(lambda request=request: outcomes.append(service.commits.submit(request))))  # type: ignore[misc]
-        until(lambda: len(service.commits._queue) == len(threads) - 1)
+        until(lambda: len(service.commits._queue) == len(threads))
     service.gate.release(2)
 
     for thread in threads:
@@ -109,9 +109,9 @@ def test_interrupted_caller_that_waits_leaves_nobody_behind_waiting() -> None:
         outcomes.append(service.commits.submit(request))
 
     def interrupt() -> None:
-        until(lambda: len(service.commits._queue) == 1)
-        threads.append(in_thread(lambda: submit(3)))
         until(lambda: len(service.commits._queue) == 2)
+        threads.append(in_thread(lambda: submit(3)))
+        until(lambda: len(service.commits._queue) == 3)
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
         service.gate.release(3)
 
@@ -124,7 +124,48 @@ def test_interrupted_caller_that_waits_leaves_nobody_behind_waiting() -> None:
     for thread in threads:
         thread.join(DEADLINE_S)
     assert sorted(outcomes) == [10, 30]
-    assert service.groups == [[1], [2, 3]]
+    assert 3 in service.groups[-1]
+
+
+def test_interrupt_before_a_group_is_formed_takes_its_request_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    service = Service()
+    service.gate.release()
+    service.commits._expected, service.commits._patience_s = 2, DEADLINE_S
+    with monkeypatch.context() as patch:
+        patch.setattr("logstore.group_commit.time.sleep", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            service.commits.submit(1)
+    outcomes: list[int] = []
+
+    service.commits._patience_s = 0
+    in_thread(lambda: outcomes.append(service.commits.submit(2))).join(DEADLINE_S)
+
+    assert (outcomes, service.groups) == ([20], [[2]])
+
+
+def test_interrupt_while_waiting_to_be_alone_lets_the_others_go_on() -> None:
+    service = Service()
+    outcomes: list[int] = []
+    threads = [in_thread(lambda: outcomes.append(service.commits.submit(1)))]
+    until(lambda: service.groups == [[1]])
+
+    def interrupt() -> None:
+        until(lambda: service.commits._loners == 1)
+        threads.append(in_thread(lambda: outcomes.append(service.commits.submit(2))))
+        until(lambda: len(service.commits._queue) == 2)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    threads.append(in_thread(interrupt))
+    with pytest.raises(KeyboardInterrupt), service.commits.alone():
+        pass
+    service.gate.release(2)
+
+    for thread in threads:
+        thread.join(DEADLINE_S)
+    assert sorted(outcomes) == [10, 20]
 
 
 def test_nothing_is_served_while_somebody_is_alone() -> None:
@@ -154,7 +195,7 @@ def test_alone_goes_before_the_group_that_is_waiting() -> None:
         threads = [in_thread(lambda: service.commits.submit(1))]
         until(lambda: len(service.groups) == 1)
         threads += [in_thread(alone), in_thread(lambda: service.commits.submit(2))]
-        until(lambda: service.commits._loners == 1 and len(service.commits._queue) == 1)
+        until(lambda: service.commits._loners == 1 and len(service.commits._queue) == 2)
         service.gate.release(2)
         for thread in threads:
             thread.join(DEADLINE_S)
@@ -205,14 +246,14 @@ def test_caller_that_was_served_before_it_looked_wakes_the_next_all_the_same() -
 
     def let_others_be_served() -> None:
         threads.append(in_thread(lambda: submit(4)))
-        until(lambda: len(queue) == 3)
+        until(lambda: len(queue) == 4)
         service.gate.release(2)
         leader.join(DEADLINE_S)
 
     threads = [in_thread(lambda: submit(1))]
     until(lambda: service.groups == [[1]])
     leader = in_thread(lambda: submit(2))
-    until(lambda: len(queue) == 1)
+    until(lambda: len(queue) == 2)
     queue.then = let_others_be_served
     service.commits.submit(3)
 

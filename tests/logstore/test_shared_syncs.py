@@ -60,7 +60,7 @@ def test_threads_that_append_during_a_sync_share_the_next(disk: SlowDisk, log: L
     until(disk.is_held.is_set)
 
     threads += [in_thread(lambda: offsets.append(log.append(b"more"))) for _ in range(CALLERS)]
-    until(lambda: len(log._writer._commits._queue) == CALLERS)
+    until(lambda: len(log._writer._commits._queue) == CALLERS + 1)
     disk.let_go.set()
 
     for thread in threads:
@@ -92,7 +92,7 @@ def test_failed_sync_is_reported_to_everybody_in_the_group(disk: SlowDisk, log: 
     threads = [in_thread(append)]
     until(disk.is_held.is_set)
     threads += [in_thread(append) for _ in range(3)]
-    until(lambda: len(log._writer._commits._queue) == 3)
+    until(lambda: len(log._writer._commits._queue) == 4)
     disk.let_go.set()
 
     for thread in threads:
