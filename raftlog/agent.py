@@ -35,6 +35,7 @@ RETENTION_INTERVAL_S: Final = (
 )
 PING_INTERVAL_MS_MIN: Final = 10_000  # of clients that want to know whether the server is there
 KEEPALIVE_MS: Final = 60_000  # a client that has vanished is noticed after this
+HANDSHAKE_MS_MAX: Final = 10_000  # for TLS; a connection that says nothing takes the place of another so long
 
 
 class Agent:
@@ -92,7 +93,11 @@ class Agent:
         parts.push_async_callback(asyncio.to_thread, commit_log.close)
         self._watch(commit_log)
         service = LogService(
-            commit_log, self._access(), self._servers, queue_bytes_max=config.queue_bytes_max
+            commit_log,
+            self._access(),
+            self._servers,
+            queue_bytes_max=config.queue_bytes_max,
+            unsent_bytes_max=config.unsent_bytes_max,
         )
         server = self._make_server(service)
         await server.start()
@@ -148,6 +153,7 @@ class Agent:
             ("grpc.max_send_message_length", 2 * config.message_bytes_max),  # frames and what is around them
             ("grpc.max_concurrent_streams", config.calls_per_connection_max),
             ("grpc.max_allowed_incoming_connections", config.connections_max),
+            ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS_MAX),
             ("grpc.keepalive_time_ms", KEEPALIVE_MS),
             ("grpc.http2.min_recv_ping_interval_without_data_ms", PING_INTERVAL_MS_MIN),
         ]

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from raftlog.net.tls import TlsFiles
 
 MIB: Final = 1024 * 1024
+MESSAGE_OVERHEAD_BYTES: Final = 64 * 1024  # of a message, around the batch in it
 
 Sync = Annotated[Literal["always", "interval", "never"], BeforeValidator(lower)]
 Compression = Annotated[Literal["none", "zstd"], BeforeValidator(lower)]
@@ -156,6 +157,11 @@ class ServerConfig(BaseSettings):
     queue_bytes_max: Bytes = _key(
         "Records received and not yet stored; beyond it, calls are refused.", 64 * MIB, group="Limits"
     )
+    unsent_bytes_max: Bytes = _key(
+        "Records read and not yet taken by clients; beyond it, streams wait, and are refused after 10 s.",
+        256 * MIB,
+        group="Limits",
+    )
     stop_grace_ms: DurationMs = _key(
         "How long calls may go on when the server is asked to stop.", 10_000, group="Limits"
     )
@@ -190,6 +196,11 @@ class ServerConfig(BaseSettings):
                 "(`raftlog certs init` makes them), or ask for no security by name with insecure"
             )
         self.log_config()
+        if self.message_bytes_max < self.batch_bytes_max + MESSAGE_OVERHEAD_BYTES:
+            raise ValueError(
+                f"message-bytes-max, {self.message_bytes_max} bytes, leaves no room for a batch of batch-bytes-max, "
+                f"{self.batch_bytes_max} bytes, and {MESSAGE_OVERHEAD_BYTES} around it"
+            )
         return self
 
     @property

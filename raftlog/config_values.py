@@ -69,8 +69,12 @@ def refuse_bool(value: object) -> object:
 
 
 def none_if_off(value: object) -> object:
-    """None for "", "none" and "off": so a later source can take back what an earlier one set."""
-    return None if isinstance(value, str) and value.strip().lower() in ("", "none", "off") else value
+    """None for "", "none" and "off": so a later source can take back what an earlier one set.
+
+    False is what YAML makes of a bare off.
+    """
+    is_off = value is False or (isinstance(value, str) and value.strip().lower() in ("", "none", "off"))
+    return None if is_off else value
 
 
 def split_commas(value: object) -> object:

@@ -61,8 +61,9 @@ RULES = {
         ("grpc", "grpc_health", "grpc_reflection", "casbin", "prometheus_client"),
     ),
     "raftlog.server.service": Rule(
-        (*BASE, *PB, *EMBED, "raftlog.wire", "raftlog.server.call", "raftlog.server.merging"), ()
+        (*BASE, *PB, *EMBED, "raftlog.wire", "raftlog.server.budget", "raftlog.server.call", "raftlog.server.merging"), ()
     ),  # no grpc: another front can be bound to the same functions
+    "raftlog.server.budget": Rule(BASE, ()),
     "raftlog.server.merging": Rule((*BASE, *EMBED), ()),
     "raftlog.server.call": Rule((), ()),
     "raftlog.client": Rule((*BASE, *PB, *EMBED, "raftlog.wire", "raftlog.net"), ("grpc",)),

@@ -8,23 +8,27 @@ a disk, run in threads; appends are queued.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing
 from typing import Any, Final, Protocol, TypeVar
 
-from logstore import Config, OffsetOutOfRange, QueueFull, Record
+from logstore import Config, OffsetOutOfRange, QueueFull, Record, RecordBatch
 from logstore.cursor import FOREVER
 from logstore.reading import Frames
 from logstore.transfer import read_frames
 from raftlog.errors import Overloaded, ServerStopping
 from raftlog.pb.log.v1 import log_pb2 as pb
+from raftlog.server.budget import ResponseBudget
 from raftlog.server.call import Call
 from raftlog.server.merging import ProduceMerger, Value
 from raftlog.wire.records import to_message, to_record
 
 OBJECT: Final = "*"  # of the policy, until there are topics
-FRAMES_BYTES_DEFAULT: Final = 1024 * 1024  # of a ConsumeBatches response if the client does not say
+FRAMES_BYTES_MAX: Final = 1024 * 1024  # of a ConsumeBatches response; a larger frame comes alone
 RECORDS_BYTES: Final = 64 * 1024  # of frames read at a time for ConsumeStream
 AHEAD_MAX: Final = 256  # requests of a produce stream that are begun and not answered; then reading waits
+
+CHECK_HERE_BYTES_MAX: Final = 64 * 1024  # larger batches are checked in a thread: it may take a second
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -46,7 +50,7 @@ class CommitLog(Protocol):
         self, start: int | None = None, end: int | None = None, *, bytes_max: int
     ) -> Iterator[Frames]: ...
     async def wait_async(self, seen_end: int) -> int: ...
-    def begin_append(self, batch: bytes | list[Value]) -> tuple[int, asyncio.Future[int]]: ...
+    def begin_append(self, batch: bytes | RecordBatch | list[Value]) -> tuple[int, asyncio.Future[int]]: ...
     async def room(self) -> None: ...
 
 
@@ -66,13 +70,20 @@ class LogService:
     """The methods of `log.v1.Log`; proto/log/v1/log.proto says what each promises."""
 
     def __init__(
-        self, log: CommitLog, access: Access, servers: Callable[[], list[pb.Server]], *, queue_bytes_max: int
+        self,
+        log: CommitLog,
+        access: Access,
+        servers: Callable[[], list[pb.Server]],
+        *,
+        queue_bytes_max: int,
+        unsent_bytes_max: int,
     ) -> None:
-        """`servers` tells the servers of the cluster."""
+        """`servers` tells the servers of the cluster. The limits are keys of the configuration."""
         self._log = log
         self._access = access
         self._servers = servers
         self._merger = ProduceMerger(log, queue_bytes_max=queue_bytes_max)
+        self._budget = ResponseBudget(unsent_bytes_max)
         self._readers: set[asyncio.Task[None]] = set()  # of produce streams that go on
 
     def stop(self) -> None:
@@ -83,15 +94,16 @@ class LogService:
     # ── producing ───────────────────────────────────────────────────────────────────────────────────
 
     async def produce(self, request: pb.ProduceRequest, call: Call) -> pb.ProduceResponse:
-        self._access.check(call.subject, OBJECT, "produce")
+        self._may_produce(call)
         return pb.ProduceResponse(offset=await self._merger.submit(value_of(request.record)))
 
     async def produce_stream(
         self, requests: AsyncIterator[pb.ProduceRequest], call: Call
     ) -> AsyncIterator[pb.ProduceResponse]:
-        self._access.check(call.subject, OBJECT, "produce")
+        self._may_produce(call)
 
-        def begin(request: pb.ProduceRequest) -> Begun[pb.ProduceResponse]:
+        async def begin(request: pb.ProduceRequest) -> Begun[pb.ProduceResponse]:
+            self._may_produce(call)
             future = self._merger.submit(value_of(request.record))
             return future, lambda offset: pb.ProduceResponse(offset=offset)
 
@@ -99,41 +111,59 @@ class LogService:
             yield response
 
     async def produce_batch(self, request: pb.ProduceBatchRequest, call: Call) -> pb.ProduceBatchResponse:
-        self._access.check(call.subject, OBJECT, "produce")
-        first, response = self._begin_batch(request)
+        self._may_produce(call)
+        first, response = await self._begin_batch(request)
         return response(await first)
 
     async def produce_batch_stream(
         self, requests: AsyncIterator[pb.ProduceBatchRequest], call: Call
     ) -> AsyncIterator[pb.ProduceBatchResponse]:
-        self._access.check(call.subject, OBJECT, "produce")
-        async for response in in_order(requests, self._begin_batch, self._log.room, self._readers):
+        self._may_produce(call)
+
+        async def begin(request: pb.ProduceBatchRequest) -> Begun[pb.ProduceBatchResponse]:
+            self._may_produce(call)
+            return await self._begin_batch(request)
+
+        async for response in in_order(requests, begin, self._log.room, self._readers):
             yield response
 
-    def _begin_batch(self, request: pb.ProduceBatchRequest) -> Begun[pb.ProduceBatchResponse]:
-        count, first = self._log.begin_append(request.batch)
+    def _may_produce(self, call: Call) -> None:
+        """Asked for each request of a stream: what was allowed at its start may not be any more."""
+        self._access.check(call.subject, OBJECT, "produce")
+
+    def _may_consume(self, call: Call) -> None:
+        """As `_may_produce`, for each response."""
+        self._access.check(call.subject, OBJECT, "consume")
+
+    async def _begin_batch(self, request: pb.ProduceBatchRequest) -> Begun[pb.ProduceBatchResponse]:
+        batch: bytes | RecordBatch = request.batch
+        if len(request.batch) > CHECK_HERE_BYTES_MAX:
+            batch = await asyncio.to_thread(RecordBatch.from_bytes, request.batch, config=self._log.config)
+        count, first = self._log.begin_append(batch)
         return first, lambda first: pb.ProduceBatchResponse(first_offset=first, end_offset=first + count)
 
     # ── consuming ───────────────────────────────────────────────────────────────────────────────────
 
     async def consume(self, request: pb.ConsumeRequest, call: Call) -> pb.ConsumeResponse:
-        self._access.check(call.subject, OBJECT, "consume")
+        self._may_consume(call)
         return self._consumed(await asyncio.to_thread(self._log.read, request.offset))
 
     async def consume_stream(
         self, request: pb.ConsumeRequest, call: Call
     ) -> AsyncIterator[pb.ConsumeResponse]:
-        self._access.check(call.subject, OBJECT, "consume")
+        self._may_consume(call)
         start = request.offset
-        async for frames in self._frames(start, FOREVER, follow=True, bytes_max=RECORDS_BYTES):
-            for found in read_frames(frames.data):
-                for record in found.records(start, FOREVER):
-                    yield self._consumed(record)
+        async with aclosing(self._frames(start, FOREVER, follow=True, bytes_max=RECORDS_BYTES)) as some:
+            async for frames in some:
+                for found in read_frames(frames.data):
+                    for record in found.records(start, FOREVER):
+                        self._may_consume(call)
+                        yield self._consumed(record)
 
     async def consume_batches(
         self, request: pb.ConsumeBatchesRequest, call: Call
     ) -> AsyncIterator[pb.ConsumeBatchesResponse]:
-        self._access.check(call.subject, OBJECT, "consume")
+        self._may_consume(call)
         start = await self._start_of(request)
         log_end = self._log.end
         end = request.end_offset if request.HasField("end_offset") else FOREVER
@@ -143,11 +173,13 @@ class LogService:
                 raise OffsetOutOfRange(start, self._log.start, log_end)
             if start >= end:  # nothing to read, but what the log holds is news
                 yield self._batches(Frames(start, start, b""))
-        bytes_max = min(request.bytes_max or FRAMES_BYTES_DEFAULT, self._log.config.batch_bytes_max)
-        async for frames in self._frames(start, end, follow=request.follow, bytes_max=bytes_max):
-            yield self._batches(frames)
+        bytes_max = min(request.bytes_max or FRAMES_BYTES_MAX, FRAMES_BYTES_MAX)
+        async with aclosing(self._frames(start, end, follow=request.follow, bytes_max=bytes_max)) as some:
+            async for frames in some:
+                self._may_consume(call)
+                yield self._batches(frames)
 
-    async def _frames(self, start: int, end: int, *, follow: bool, bytes_max: int) -> AsyncIterator[Frames]:
+    async def _frames(self, start: int, end: int, *, follow: bool, bytes_max: int) -> AsyncGenerator[Frames]:
         """Frames with the records start..end-1; with `follow` also those that come later, without polling."""
         while start < end:
             log_end = self._log.end
@@ -155,9 +187,12 @@ class LogService:
                 await self._log.wait_async(log_end)
                 continue
             frames = self._log.frames(start, min(end, log_end), bytes_max=bytes_max)
+            await self._budget.room()
             while (some := await asyncio.to_thread(next, frames, None)) is not None:
-                yield some
+                async with self._budget.holding(len(some.data)):
+                    yield some
                 start = some.end_offset
+                await self._budget.room()
             if not follow:
                 return
             start = max(start, min(end, log_end))  # frames of removed records may be missing before it
@@ -204,7 +239,7 @@ def value_of(message: pb.Record) -> Value:
 
 async def in_order(
     requests: AsyncIterator[Request],
-    begin: Callable[[Request], Begun[Response]],
+    begin: Callable[[Request], Awaitable[Begun[Response]]],
     room: Callable[[], Awaitable[None]],
     readers: set[asyncio.Task[None]],
 ) -> AsyncIterator[Response]:
@@ -219,7 +254,7 @@ async def in_order(
     async def begin_one(request: Request) -> Begun[Response]:
         while True:
             try:
-                return begin(request)
+                return await begin(request)
             except (Overloaded, QueueFull):
                 await room()
 

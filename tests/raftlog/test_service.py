@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import gc
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,14 +23,16 @@ from raftlog.errors import InvalidRecord, Overloaded, PermissionDenied, ServerSt
 from raftlog.pb.log.v1 import log_pb2 as pb
 from raftlog.server import acl
 from raftlog.server.authorizer import Authorizer
+from raftlog.server.budget import ResponseBudget
 from raftlog.server.call import Call
-from raftlog.server.service import AHEAD_MAX, LogService
+from raftlog.server.service import AHEAD_MAX, FRAMES_BYTES_MAX, Access, LogService
 
 ROOT = Call("root")
 NOBODY = Call("nobody")
 STRANGER = Call(None)
 DEADLINE_S = 10.0
 QUEUE_BYTES_MAX = 4096
+UNSENT_BYTES_MAX = 1 << 20
 
 CONFIG = Config(sync="never", record_bytes_max=1024, batch_bytes_max=4096, pending_bytes_max=QUEUE_BYTES_MAX)
 
@@ -40,10 +43,18 @@ def log(tmp_path: Path) -> Iterator[logstore.Log]:
         yield log
 
 
-def service_of(log: logstore.Log, *, queue_bytes_max: int = QUEUE_BYTES_MAX) -> LogService:
-    access = Authorizer(str(acl.MODEL_FILE), str(acl.POLICY_FILE))
+def service_of(
+    log: logstore.Log,
+    *,
+    queue_bytes_max: int = QUEUE_BYTES_MAX,
+    unsent_bytes_max: int = UNSENT_BYTES_MAX,
+    access: Access | None = None,
+) -> LogService:
+    access = access or Authorizer(str(acl.MODEL_FILE), str(acl.POLICY_FILE))
     servers = [pb.Server(id="one", rpc_addr="one:8400", is_leader=True)]
-    return LogService(log, access, lambda: servers, queue_bytes_max=queue_bytes_max)
+    return LogService(
+        log, access, lambda: servers, queue_bytes_max=queue_bytes_max, unsent_bytes_max=unsent_bytes_max
+    )
 
 
 def run(scenario: Awaitable[Any]) -> None:
@@ -592,3 +603,132 @@ def test_a_tail_passes_over_records_that_compaction_removed(tmp_path: Path) -> N
                 await service.consume(pb.ConsumeRequest(), ROOT)
 
         run(scenario())
+
+
+# ── what others may cost ────────────────────────────────────────────────────────────────────────────
+
+
+class Door:
+    """Lets everybody in until it is closed."""
+
+    is_open = True
+
+    def require_subject(self, subject: str | None) -> None:
+        pass
+
+    def check(self, subject: str | None, object: str, action: str) -> None:
+        if not self.is_open:
+            raise PermissionDenied(subject or "", action, object)
+
+
+@pytest.mark.parametrize("method", ["consume_stream", "consume_batches"])
+def test_who_may_no_longer_consume_gets_nothing_more_on_an_open_stream(
+    log: logstore.Log, method: str
+) -> None:
+    request = {
+        "consume_stream": pb.ConsumeRequest(),
+        "consume_batches": pb.ConsumeBatchesRequest(offset=0, follow=True),
+    }[method]
+    log.append(b"before")
+
+    async def scenario() -> None:
+        door = Door()
+        tail = getattr(service_of(log, access=door), method)(request, ROOT)
+        await anext(tail)
+        door.is_open = False
+        log.append(b"after")
+        with pytest.raises(PermissionDenied):
+            await anext(tail)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("method", ["produce_stream", "produce_batch_stream"])
+def test_who_may_no_longer_produce_stores_nothing_more_on_an_open_stream(
+    log: logstore.Log, method: str
+) -> None:
+    request = {
+        "produce_stream": produce(b"x"),
+        "produce_batch_stream": pb.ProduceBatchRequest(batch=frame_of(b"x")),
+    }[method]
+
+    async def scenario() -> None:
+        door, requests = Door(), asyncio.Queue[Any]()
+
+        async def sent() -> AsyncIterator[Any]:
+            while True:
+                yield await requests.get()
+
+        answers = getattr(service_of(log, access=door), method)(sent(), ROOT)
+        requests.put_nowait(request)
+        await anext(answers)
+        door.is_open = False
+        requests.put_nowait(request)
+        with pytest.raises(PermissionDenied):
+            await anext(answers)
+        assert log.end == 1
+
+    run(scenario())
+
+
+def test_a_stream_waits_while_slower_ones_hold_all_that_may_be_held(log: logstore.Log) -> None:
+    log.append_batch([b"a", b"b"])
+
+    async def scenario() -> None:
+        service = service_of(log, unsent_bytes_max=1)
+        slow = service.consume_batches(pb.ConsumeBatchesRequest(offset=0), ROOT)
+        assert values_of([await anext(slow)]) == [b"a", b"b"]
+        other = service.consume_batches(pb.ConsumeBatchesRequest(offset=1), ROOT)
+        waiting = asyncio.ensure_future(anext(other))
+        await asyncio.wait((waiting,), timeout=0.05)
+        assert not waiting.done()
+        await slow.aclose()  # type: ignore[attr-defined]
+        assert (await waiting).end_offset == 2
+
+    run(scenario())
+
+
+def test_a_stream_that_waits_too_long_for_slower_ones_is_refused() -> None:
+    async def scenario() -> None:
+        budget = ResponseBudget(100, patience_s=0.01)
+        async with budget.holding(99):
+            await budget.room()
+        async with budget.holding(100):
+            with pytest.raises(Overloaded):
+                await budget.room()
+        await budget.room()
+
+    run(scenario())
+
+
+def test_a_response_keeps_to_the_servers_limit_whatever_is_asked_for(tmp_path: Path) -> None:
+    with logstore.Log(tmp_path / "wide", Config(sync="never")) as log:
+        for _ in range(30):
+            log.append(bytes(100_000))
+
+        async def scenario() -> None:
+            request = pb.ConsumeBatchesRequest(offset=0, bytes_max=(1 << 32) - 1)
+            service = service_of(log, unsent_bytes_max=1 << 30)
+            sizes = [len(response.frames) async for response in service.consume_batches(request, ROOT)]
+            assert max(sizes) <= FRAMES_BYTES_MAX and len(sizes) == 3
+
+        run(scenario())
+
+
+def test_a_large_batch_is_checked_beside_the_loop(log: logstore.Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[threading.Thread] = []
+    check = RecordBatch.from_bytes
+
+    def noting(data: bytes, *, config: Config) -> RecordBatch:
+        threads.append(threading.current_thread())
+        return check(data, config=config)
+
+    async def scenario() -> None:
+        monkeypatch.setattr("raftlog.server.service.CHECK_HERE_BYTES_MAX", 100)
+        monkeypatch.setattr("logstore.batch.RecordBatch.from_bytes", noting)
+        request = pb.ProduceBatchRequest(batch=frame_of(bytes(1000), b"next"))
+        response = await service_of(log).produce_batch(request, ROOT)
+        assert (response.first_offset, response.end_offset) == (0, 2)
+        assert threads and threading.main_thread() not in threads
+
+    run(scenario())
