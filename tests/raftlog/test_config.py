@@ -92,6 +92,27 @@ def test_the_limits_of_the_log_reach_the_engine() -> None:
     )
 
 
+def test_a_batch_has_to_fit_into_a_message() -> None:
+    assert (
+        "leaves no room for a batch of batch-bytes-max, 67108864" in problems({"batch_bytes_max": "64MiB"})[0]
+    )
+    assert load({"batch_bytes_max": "64MiB", "message_bytes_max": "65MiB"}).batch_bytes_max == 64 * MIB
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.yaml", "admin-port: off\nretention-bytes-max: off\n"),
+        ("a.toml", 'admin-port = false\nretention-bytes-max = "off"\n'),
+        ("a.json", '{"admin-port": false, "retention-bytes-max": "none"}'),
+    ],
+)
+def test_off_is_understood_in_every_kind_of_file(write: Write, name: str, text: str) -> None:
+    config = load({"config_file": str(write(name, text))})
+
+    assert (config.admin_port, config.retention_bytes_max) == (None, None)
+
+
 def test_what_the_engine_refuses_is_a_problem_of_the_configuration() -> None:
     assert "the format allows at most" in problems({"batch_bytes_max": "2GiB"})[0]
 

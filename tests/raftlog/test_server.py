@@ -6,8 +6,10 @@ import asyncio
 import logging
 import os
 import shutil
+import socket
 import time
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +31,10 @@ from grpc_reflection.v1alpha import reflection_pb2
 import logstore
 from logstore.encode import encode_batch
 from logstore.frame import wire_frame
-from raftlog import TlsFiles
+from raftlog import AsyncClient, TlsFiles
 from raftlog.agent import Agent
 from raftlog.client.connection import open_channel, stub_of
+from raftlog.client.failures import CallFailed
 from raftlog.errors import ListenError, PolicyError
 from raftlog.net.certificates import CertificatePlan, init_folder
 from raftlog.pb.log.v1 import log_pb2 as pb
@@ -504,6 +507,31 @@ def test_a_stop_ends_streams_and_keeps_every_record_that_was_answered(
     with logstore.Log(f"{config.data_dir}/log", read_only=True) as log:
         assert answered == list(range(len(answered)))
         assert log.end >= len(answered)
+
+
+async def until_stored(client: AsyncClient, value: bytes) -> int:
+    """The offset of the record; tries again while the server has no place for a connection."""
+    while True:
+        try:
+            return await client.append(value)
+        except CallFailed:
+            await asyncio.sleep(0.05)
+
+
+def test_connections_that_say_nothing_hold_a_place_only_so_long(
+    tmp_path: Path, certificates: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("raftlog.agent.HANDSHAKE_MS_MAX", 200)
+
+    async def scenario() -> None:
+        async with serving(tmp_path, certificates, connections_max=4) as agent:
+            with ExitStack() as silent:
+                for _ in range(8):
+                    silent.enter_context(socket.create_connection(("127.0.0.1", agent.rpc_port)))
+                async with client_of(agent, certificates) as client:
+                    assert await until_stored(client, b"heard") == 0
+
+    run(scenario())
 
 
 @pytest.mark.parametrize(
