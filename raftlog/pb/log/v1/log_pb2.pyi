@@ -19,8 +19,12 @@ without parsing text:
   grpc-retry-pushback-ms    with RESOURCE_EXHAUSTED and UNAVAILABLE: wait this long (decimal digits) before
                             the next attempt. gRPC's own retries obey it.
 
+gRPC itself refuses a message over the server's limit, and calls beyond the server's number of calls, with
+RESOURCE_EXHAUSTED without that key.
+
 The subject of a call is the common name of the client's certificate. A call without a subject fails with
-UNAUTHENTICATED, one whose subject the policy does not allow with PERMISSION_DENIED.
+UNAUTHENTICATED, one whose subject the policy does not allow with PERMISSION_DENIED. The policy is asked again for
+each request and response of a stream.
 """
 
 from collections import abc as _abc
@@ -328,7 +332,7 @@ class ConsumeBatchesRequest(_message.Message):
     follow: _builtins.bool
     """Wait at the end of the log for more, instead of ending the stream."""
     bytes_max: _builtins.int
-    """Bytes of frames in one response; 0: the server's choice. A frame is never cut, so a larger one comes alone:
+    """Bytes of frames in one response, at most 1 MiB; 0: that. A frame is never cut, so a larger one comes alone:
     a client's own limit on message size (4 MiB unless raised) must hold the server's largest batch.
     """
     def __init__(

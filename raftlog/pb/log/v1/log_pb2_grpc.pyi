@@ -19,8 +19,12 @@ without parsing text:
   grpc-retry-pushback-ms    with RESOURCE_EXHAUSTED and UNAVAILABLE: wait this long (decimal digits) before
                             the next attempt. gRPC's own retries obey it.
 
+gRPC itself refuses a message over the server's limit, and calls beyond the server's number of calls, with
+RESOURCE_EXHAUSTED without that key.
+
 The subject of a call is the common name of the client's certificate. A call without a subject fails with
-UNAUTHENTICATED, one whose subject the policy does not allow with PERMISSION_DENIED.
+UNAUTHENTICATED, one whose subject the policy does not allow with PERMISSION_DENIED. The policy is asked again for
+each request and response of a stream.
 """
 
 from collections import abc as _abc
