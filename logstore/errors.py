@@ -109,7 +109,10 @@ class LogLocked(LogError):
 
 
 class LogPoisoned(LogError):
-    """A sync or write failed, so what the disk holds is unknown. Reads go on; writes need a reopened log."""
+    """A sync or write failed or was interrupted, so what the disk holds is unknown.
+
+    Reads go on; writes need a reopened log.
+    """
 
 
 class LogClosed(LogError):

@@ -134,6 +134,7 @@ class Log:
             writer,
             is_synced=self.config.sync == "always",
             pending_bytes_max=self.config.pending_bytes_max,
+            segment_bytes_max=self.config.segment_bytes_max,
             name=self.path,
         )
 
@@ -520,8 +521,9 @@ class Log:
     ) -> None:
         """Append a batch, or the bytes of a command, no-op or configuration, as entry `index`.
 
-        Raises IndexOutOfRange with nothing changed unless `index` is last_index + 1; RecordTooLarge for a
-        configuration over CONFIGURATION_BYTES_MAX, which each segment's header repeats; otherwise as `append`.
+        Raises IndexOutOfRange with nothing changed unless `index` is last_index + 1, ValueError if `term` is below
+        that of the entry before; RecordTooLarge for a configuration over CONFIGURATION_BYTES_MAX, which each
+        segment's header repeats; otherwise as `append_batch`.
         """
         if (kind == Kind.RECORDS) != isinstance(entry, RecordBatch):
             raise TypeError("entries of kind RECORDS are RecordBatch, all others are bytes")

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import islice
 from typing import Final, NamedTuple
 
@@ -44,7 +44,7 @@ class Cut(NamedTuple):
     end: int
 
 
-Outcomes = Sequence[int | LogError]  # per payload: its first offset, or why it was not appended
+Outcomes = Sequence[int | LogError | ValueError]  # per payload: its first offset, or why it was not appended
 
 
 class _Entry(NamedTuple):
@@ -137,8 +137,8 @@ class Writer:
                 if self._wakers:
                     self._wake()
                 return offset
-        except LogPoisoned as error:
-            self._poison(error)
+        except BaseException as error:
+            self._note_failure(error)
             raise
         finally:
             lock.release()
@@ -157,7 +157,10 @@ class Writer:
         return self._request(payloads)
 
     def append_entry(self, payload: Payload, kind: Kind, *, term: int, index: int) -> None:
-        """Append entry `index`, or raise IndexOutOfRange with nothing changed if another one is next."""
+        """Append entry `index`.
+
+        Nothing changed: IndexOutOfRange if another one is next, ValueError if the one before has a higher term.
+        """
         _first(self._request(_Entry(payload, kind, term, index)))
 
     def _request(self, request: list[Payload] | _Entry) -> Outcomes:
@@ -192,22 +195,38 @@ class Writer:
 
     def _write_group(self, payloads: list[Payload], sizes: list[int]) -> list[Outcomes]:
         term = self._appender.active.tail.term  # terms never go back
-        outcomes = self._appended(self._appender.write(payloads, Kind.RECORDS, term))
+        outcomes = self._append(payloads, Kind.RECORDS, term)
         if len(outcomes) == len(sizes) == sizes.count(1):
             return [[outcome] for outcome in outcomes]
         rest = iter(outcomes)
         return [list(islice(rest, size)) for size in sizes]
 
-    def _write_entry(self, entry: _Entry) -> int | LogError:
-        last = self.last_index
+    def _write_entry(self, entry: _Entry) -> int | LogError | ValueError:
+        last, last_term = self.last_index, self._appender.active.tail.term
         if entry.entry_index != last + 1:
             return IndexOutOfRange(entry.entry_index, self.layout.base_indexes[0], last)
-        return self._appended(self._appender.write([entry.payload], entry.kind, entry.term))[0]
+        if entry.term < last_term:
+            return ValueError(f"entry {last + 1} cannot have term {entry.term}: entry {last} has {last_term}")
+        return self._append([entry.payload], entry.kind, entry.term)[0]
 
-    def _appended(self, outcomes: list[int | LogError]) -> list[int | LogError]:
+    def _append(self, payloads: list[Payload], kind: Kind, term: int) -> list[int | LogError]:
+        if self._refusal is not None:  # because of a request before, which was served together with this one
+            return [self._refusal()] * len(payloads)
+        try:
+            outcomes = self._appender.write(payloads, kind, term)
+        except BaseException as error:
+            self._note_failure(error)
+            raise
         if outcomes and isinstance(outcomes[-1], LogPoisoned):
             self._poison(outcomes[-1])
         return outcomes
+
+    def _note_failure(self, error: BaseException) -> None:
+        """Refuse writes if an append ended in a way that leaves the tail in doubt: a Ctrl-C may come anywhere."""
+        if isinstance(error, LogPoisoned):
+            self._poison(error)
+        elif not isinstance(error, LogError):
+            self._poison(LogPoisoned(f"{self._directory.path}: an append was interrupted by {error!r}"))
 
     def _take_in(self, segment: Segment) -> None:
         """The appender has begun a new segment."""
@@ -345,14 +364,19 @@ class Writer:
                 raise DiskFull(f"{self._directory.path}: no room: {error}; no record is concerned") from error
 
     @contextmanager
-    def _poisoning(self, act: str) -> Iterator[None]:
-        """An OSError leaves it unknown what is on disk."""
+    def _poisoning(self, act: str, *, is_locked: bool = False) -> Iterator[None]:
+        """Whatever ends the act early, an interrupt too, leaves it unknown what is on disk."""
         try:
             yield
-        except OSError as error:
-            reason = LogPoisoned(f"{self._directory.path}: {act} failed half way: {error}")
-            with self._lock:
-                raise self._poison(reason) from error
+        except BaseException as error:
+            reason = LogPoisoned(
+                f"{self._directory.path}: {act} failed half way: {str(error) or repr(error)}"
+            )
+            with nullcontext() if is_locked else self._lock:
+                self._poison(reason)
+            if isinstance(error, (OSError, LogPoisoned)):
+                raise reason from error
+            raise
 
     def seal_full_segments(self) -> None:
         """Make full segments durable and save their indexes, oldest first."""
@@ -403,9 +427,9 @@ class Writer:
         """Use `new`, which holds the same entries in a complete temporary file, from now on. Durable on return."""
         with self._poisoning("a replacement of a segment"):
             self._directory.put_in_place(old.store_path)
-        new.file.path = old.store_path
-        with self._lock:
-            self.layout = Layout.of(tuple(new if one is old else one for one in self.layout.segments))
+            new.file.path = old.store_path
+            with self._lock:
+                self.layout = Layout.of(tuple(new if one is old else one for one in self.layout.segments))
 
     def truncate_suffix(self, end: int) -> int:
         """Forget every record at or above offset `end`; returns the bytes freed. Durable on return."""
@@ -438,25 +462,21 @@ class Writer:
         layout = self.layout
         kept = layout.segments[: layout.segments.index(segment)]
         freed = sum(one.file.size() for one in layout.segments[len(kept) :])
-        self._announce_cut(end)
-        try:
+        with self._poisoning("a truncation", is_locked=True):
+            self._announce_cut(end)
             for later in reversed(layout.segments[len(kept) + 1 :]):  # newest first: a crash leaves no gap
                 self._directory.fs.remove(later.store_path)
                 self._directory.remove_if_exists(later.index_path)
                 self._directory.sync()
             active = cut_segment(segment, row, end)
-        except OSError as error:
-            raise self._poison(
-                LogPoisoned(f"{self._directory.path}: a truncation failed half way: {error}")
-            ) from error
-        self._unsynced = [one for one in self._unsynced if one in kept]
-        self.layout = Layout.of((*kept, active))
-        appender = self._appender
-        appender.durable_index = min(appender.durable_index, active.end_index - 1)
-        if appender.configuration.entry_index >= active.end_index:
-            appender.configuration = find_configuration(active)
-        appender.go_on_in(active)
-        self.epoch += 1
+            self._unsynced = [one for one in self._unsynced if one in kept]
+            self.layout = Layout.of((*kept, active))
+            appender = self._appender
+            appender.durable_index = min(appender.durable_index, active.end_index - 1)
+            if appender.configuration.entry_index >= active.end_index:
+                appender.configuration = find_configuration(active)
+            appender.go_on_in(active)
+            self.epoch += 1
         self._wake()
         return freed - active.file.size()
 
@@ -467,21 +487,16 @@ class Writer:
 
     def reset(self, start: int) -> None:
         """Forget everything: an empty log that starts at offset `start` and entry 1. Durable on return."""
-        with self.maintenance(), self._exclusive():
+        with self.maintenance(), self._exclusive(), self._poisoning("a reset", is_locked=True):
             self._announce_cut(0)
-            try:
-                while self._appender.spares:  # they hold entries with the numbers that come again now
-                    self._directory.fs.remove(self._appender.spares.pop())
-                for segment in reversed(self.layout.segments):
-                    self._directory.fs.remove(segment.store_path)
-                    self._directory.remove_if_exists(segment.index_path)
-                    self._directory.sync()
-                first = create_segment(self._directory, FIRST_SEGMENT._replace(base_offset=start))
-                first.file.sync()
-            except (OSError, LogPoisoned) as error:
-                raise self._poison(
-                    LogPoisoned(f"{self._directory.path}: a reset failed half way: {error}")
-                ) from error
+            while self._appender.spares:  # they hold entries with the numbers that come again now
+                self._directory.fs.remove(self._appender.spares.pop())
+            for segment in reversed(self.layout.segments):
+                self._directory.fs.remove(segment.store_path)
+                self._directory.remove_if_exists(segment.index_path)
+                self._directory.sync()
+            first = create_segment(self._directory, FIRST_SEGMENT._replace(base_offset=start))
+            first.file.sync()
             self._unsynced = []
             self.layout = Layout.of((first,))
             self._appender.durable_index = 0
@@ -493,6 +508,6 @@ class Writer:
 
 def _first(outcomes: Outcomes) -> int:
     outcome = outcomes[0]
-    if isinstance(outcome, LogError):
+    if not isinstance(outcome, int):
         raise outcome
     return outcome

@@ -363,6 +363,16 @@ def test_entry_that_is_not_the_next_is_refused_with_the_range(log: Log, index: i
     assert log.last_index == 1
 
 
+def test_entry_with_a_lower_term_than_the_one_before_is_refused(log: Log) -> None:
+    log.append_entry(batch_of(b"first"), index=1, term=5)
+
+    with pytest.raises(ValueError, match="entry 2 cannot have term 3: entry 1 has 5"):
+        log.append_entry(batch_of(b"second"), index=2, term=3)
+
+    assert (log.last_index, log.failure) == (1, None)
+    log.append_entry(batch_of(b"second"), index=2, term=5)
+
+
 @pytest.mark.parametrize(
     ("entry", "fields", "error"),
     [

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import errno
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from itertools import count
 
 import pytest
 
-from logstore import Config, CorruptLog, DiskFull, Log, LogError, LogPoisoned, Record
+from logstore import Config, CorruptLog, DiskFull, Kind, Log, LogError, LogPoisoned, Record
+from logstore.encode import encode_entry, encode_value
 from logstore.testing import CrashFileSystem, Operation
+from logstore.writer import _Entry
 from tests.logstore.crash_trace import (
     PATH,
     Allowed,
@@ -256,6 +259,80 @@ def test_roll_without_a_free_file_descriptor_is_refused_and_can_be_repeated() ->
         log.append(b"y" * 500)
 
     assert log.append(b"y" * 500) == 1
+
+
+def test_entry_behind_a_failed_append_of_the_same_group_is_refused_too() -> None:
+    fs = CrashFileSystem()
+    log = Log(PATH, WIDE, filesystem=fs)
+    records, entry = encode_value(b"records"), _Entry(encode_entry(b"entry"), Kind.COMMAND, 1, 1)
+    fs.fail("write")
+
+    outcomes = log._writer._commit([[records], entry, [records]])
+
+    assert [type(outcome) for (outcome,) in outcomes] == [LogPoisoned] * 3
+    assert log.last_index == 0
+
+
+# ── interrupts ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("config", [ALWAYS, NEVER], ids=["always", "never"])
+def test_interrupt_between_a_write_and_its_notes_is_the_end_of_writing(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fs = CrashFileSystem()
+    log = Log(PATH, config, filesystem=fs)
+    log.append(b"before")
+    with monkeypatch.context() as patched:
+        patched.setattr("logstore.appender._new_tail", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            log.append(b"interrupted")
+
+    for act in (lambda: log.append(b"a" * 300), log.close):
+        with pytest.raises(LogPoisoned, match="an append was interrupted by KeyboardInterrupt"):
+            act()
+
+    with Log(PATH, config, filesystem=fs) as log:
+        assert [record.value for record in log.scan()] == [b"before", b"interrupted"]
+
+
+@pytest.mark.parametrize("config", [ALWAYS, NEVER], ids=["always", "never"])
+def test_interrupt_at_any_operation_costs_no_record_that_was_acknowledged(config: Config) -> None:
+    for first in count():
+        fs = CrashFileSystem()
+        log = Log(PATH, config, filesystem=fs)
+        fs.before_operation = partial(interrupt_at, first, count())
+        acknowledged: dict[int, bytes] = {}
+        interrupts = 0
+        for number in range(12):
+            value = b"%d" % number * 60
+            try:
+                acknowledged[log.append(value)] = value
+                if number == 8:
+                    acknowledged = {offset: one for offset, one in acknowledged.items() if 3 <= offset < 6}
+                    log.truncate(3)
+                    log.truncate_suffix(6)
+            except KeyboardInterrupt:
+                interrupts += 1
+            except LogPoisoned:
+                break
+        fs.before_operation = None
+        with suppress(LogPoisoned):
+            log.close()
+        with Log(PATH, config, filesystem=fs) as log:
+            found = {record.offset: record.value for record in log.scan()}
+            assert acknowledged.items() <= found.items()
+        if not interrupts:
+            return
+
+
+def interrupt(_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def interrupt_at(first: int, numbers: Iterator[int], _: Operation) -> None:
+    if next(numbers) == first:
+        raise KeyboardInterrupt
 
 
 def test_compacted_segment_can_be_cut_though_its_index_could_not_be_saved() -> None:
