@@ -64,6 +64,17 @@ def open_directory(directory: Directory, config: Config, *, writable: bool) -> O
     Raises CorruptLog, changing nothing, where bytes that were once durable are damaged so that it is not known
     where the log ends; UnsupportedFormat; NoLog if there is none and it may not be made.
     """
+    while True:
+        names = directory.names()
+        try:
+            return _open_files(directory, config, writable=writable)
+        except (CorruptLog, FileNotFoundError):
+            # Segments that come and go next to a reader: what it found is of no one moment.
+            if writable or directory.names() == names:
+                raise
+
+
+def _open_files(directory: Directory, config: Config, *, writable: bool) -> Opened:
     bases, spares = _list_files(directory, config, writable=writable)
     surveys, durable_index = survey_unvouched(directory, bases, writable=writable)
     if bases:

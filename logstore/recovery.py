@@ -104,6 +104,12 @@ class Survey:
     present_end: int = 0  # bytes of the store that may be of its present life, whole or not
     durable_index: int = 0
 
+    @property
+    def is_whole(self) -> bool:
+        """Nothing in it is damaged, torn or missing."""
+        ends = self.tail.position >= self.present_end and self.tail.next_index > self.durable_index
+        return self.header is not None and ends and not self.breaks
+
     def cut_at(self, place: tuple[Tail, int], reason: str) -> None:
         """Count the frame at `place` and all behind it as damaged."""
         self.present_end = max(self.present_end, self.tail.position)
@@ -115,7 +121,21 @@ class Survey:
 
 
 def survey(directory: Directory, base_index: int, *, writable: bool) -> Survey:
-    """Read one store from end to end."""
+    """Read one store from end to end.
+
+    Where another process may be writing, a mark can vouch for frames that came behind the reading. So if anything
+    is missing the store is read once more: what a mark of the first reading vouches for has to be there by then,
+    and later marks say nothing about what the second reading had passed already.
+    """
+    found = _survey_once(directory, base_index, writable=writable)
+    if writable or found.is_whole:
+        return found
+    again = _survey_once(directory, base_index, writable=writable)
+    again.durable_index = min(again.durable_index, found.durable_index)
+    return again
+
+
+def _survey_once(directory: Directory, base_index: int, *, writable: bool) -> Survey:
     path = directory.store_path(base_index)
     file = directory.fs.open(path, writable=writable)
     header = read_header(file, path)

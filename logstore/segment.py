@@ -121,14 +121,21 @@ class Segment:
     @property
     def index(self) -> Index:
         """Loaded, or rebuilt from the store, at its first use. Raises CorruptLog if the store is damaged."""
-        if self._index is None:
-            self._index = self._load_index() or self._rebuild_index()
+        index = self._index
+        if index is None:
+            self._index = index = self._load_index() or self._rebuild_index()
             self.directory.note_loaded(self)
-        return self._index
+        return index  # not the field: another thread that loads indexes may have forgotten this one since
 
     @index.setter
     def index(self, index: Index) -> None:
         self._index = index
+
+    @property
+    def last_position(self) -> int | None:
+        """Where in the store its last item begins; None if it is empty, or while the index is not loaded."""
+        index = self._index
+        return None if index is None or index.count == 0 else index.position(index.count - 1)
 
     @property
     def index_bytes(self) -> int:
