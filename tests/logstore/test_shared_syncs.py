@@ -122,6 +122,22 @@ def test_tasks_that_append_during_a_sync_share_the_next_and_the_loop_goes_on(
     assert disk.syncs == 2
 
 
+def test_task_that_fills_a_segment_does_not_hold_up_the_loop_though_nothing_is_synced(disk: SlowDisk) -> None:
+    log = Log("data", Config(sync="never", segment_bytes_max=1000, unsealed_segments_max=1), filesystem=disk)
+
+    async def main() -> None:
+        async def append() -> list[int]:
+            return [await log.append_async(bytes(200)) for _ in range(20)]
+
+        appends = asyncio.create_task(append())
+        while not disk.is_held.is_set():
+            await asyncio.sleep(0)
+        disk.let_go.set()  # by the loop, which therefore was not held up
+        assert await appends == list(range(20))
+
+    run(main)
+
+
 def test_batches_are_stored_in_the_order_in_which_they_were_begun(disk: SlowDisk, log: Log) -> None:
     disk.let_go.set()
     begun: list[bytes] = []
