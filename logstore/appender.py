@@ -213,9 +213,10 @@ class Appender:
             active.index.reserve(rows)
             if self._is_synced and end_position > self._written_end:
                 self._written_end = end_position
-                if end_position - active.end_position <= SMALL_GROUP_BYTES_MAX:
-                    self._written_end += len(ZEROS)
-                    buffers.append(ZEROS)
+                ahead = min(len(ZEROS), self._segment_bytes_max - end_position)
+                if ahead > 0 and end_position - active.end_position <= SMALL_GROUP_BYTES_MAX:
+                    self._written_end += ahead
+                    buffers.append(ZEROS[:ahead])
             active.file.write_all(buffers, active.end_position)
         except OSError as error:
             raise self._undo(error) from error

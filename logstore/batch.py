@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from logstore.checksum import crc32c
 from logstore.column import BytesColumn, UInt32s, ascending_from_zero, decode_headers
 from logstore.config import Compression, Config
-from logstore.encode import DEFAULTS, Values, check_record_sizes, encode_batch
+from logstore.encode import DEFAULTS, UNLIMITED, Values, check_record_sizes, encode_batch
 from logstore.errors import BatchTooLarge, CorruptBatch, EmptyBatch
 from logstore.frame import (
     BODY_CRC_START,
@@ -106,12 +106,22 @@ class RecordBatch:
         buffer, start, end = self._wire
         return buffer[start:end]
 
-    def payload(self) -> Payload:
-        """What an append needs. No byte is copied or checked again if the batch is whole."""
+    def payload(self, config: Config = UNLIMITED) -> Payload:
+        """What an append needs; RecordTooLarge or BatchTooLarge if it is over the limits.
+
+        No byte is copied or summed again if the batch is whole; it then stays compressed, or not, as it is.
+        """
         if self._wire is None:
-            return encode_batch(list(self))
+            return encode_batch(list(self), config)
         buffer, start, end = self._wire
         header = parse_frame_header(buffer, start)
+        raw_size = end - start - header.values_stored + header.values_raw
+        if raw_size > config.batch_bytes_max:
+            raise BatchTooLarge(raw_size, config.batch_bytes_max)
+        if raw_size > config.record_bytes_max:
+            columns = (self.values, self.keys, self._header_column)
+            sizes = [np.diff(column.offsets).astype(np.int64) for column in columns if column is not None]
+            check_record_sizes(np.sum(sizes, axis=0), config)
         piece = memoryview(buffer)[start + BODY_CRC_START : end]
         return Payload((piece,), len(piece), header.body_crc, header.record_count)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from dataclasses import replace
 from struct import Struct
 from typing import Any, Final
 
@@ -29,6 +30,8 @@ from logstore.record import Record
 Values = Sequence[Any]  # of bytes-like objects and Records
 
 DEFAULTS: Final = Config()
+# What is in the log stays in it, whatever the limits are now.
+UNLIMITED: Final = Config(record_bytes_max=BATCH_BYTES_LIMIT, batch_bytes_max=BATCH_BYTES_LIMIT)
 PADDING: Final = tuple(b"\0" * (-size % 8) for size in range(8))  # by size modulo 8
 ZSTD_LEVEL: Final = 3  # zstd's own default
 
@@ -146,10 +149,7 @@ def encode_remaining(
     """The compacted item for a frame of which only `records` remain; `header` is its own, of 96 bytes."""
     relative = np.array([record.offset - original.first_offset for record in records], "<u4")
     if records:
-        limits = Config(
-            compression=compression, record_bytes_max=BATCH_BYTES_LIMIT, batch_bytes_max=BATCH_BYTES_LIMIT
-        )  # what is in the log stays in it, whatever the limits are now
-        payload = encode_batch(records, limits)
+        payload = encode_batch(records, replace(UNLIMITED, compression=compression))
         whole = b"".join(payload.buffers)
     else:
         whole = PRODUCER.pack(0, 0, 0, 0, 0, 0, 0, 0, 0, 0) + _padded(np.zeros(1, "<u4"))

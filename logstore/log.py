@@ -264,11 +264,9 @@ class Log:
 
     def _encode(self, batch: Batch) -> Payload:
         if isinstance(batch, RecordBatch):
-            payload = batch.payload()
-            check_payload(payload, self.config)
-            return payload
+            return batch.payload(self.config)
         if isinstance(batch, (bytes, bytearray, memoryview)):
-            return RecordBatch.from_bytes(bytes(batch), config=self.config).payload()
+            return RecordBatch.from_bytes(bytes(batch), config=self.config).payload(self.config)
         values = batch if isinstance(batch, Sequence) else list(batch)
         if len(values) == 1 and type(values[0]) is bytes:
             return encode_value(values[0], self.config)
@@ -532,8 +530,11 @@ class Log:
             raise ValueError(f"no entry can have term {term}")
         if kind == Kind.CONFIGURATION and isinstance(entry, bytes) and len(entry) > CONFIGURATION_BYTES_MAX:
             raise RecordTooLarge(len(entry), CONFIGURATION_BYTES_MAX)
-        payload = entry.payload() if isinstance(entry, RecordBatch) else encode_entry(entry)
-        check_payload(payload, self.config)
+        if isinstance(entry, RecordBatch):
+            payload = entry.payload(self.config)
+        else:
+            payload = encode_entry(entry)
+            check_payload(payload, self.config)
         self._writer.append_entry(payload, kind, term=term, index=index)
 
     def entries(self, first: int, end: int | None = None, *, bytes_max: int = MIB) -> list[reading.Entry]:

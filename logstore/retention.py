@@ -20,7 +20,9 @@ class SegmentFacts(Protocol):
     @property
     def last_time(self) -> int: ...
     @property
-    def store_bytes(self) -> int: ...
+    def end_position(self) -> int: ...  # 0: not known before its index is loaded
+    @property
+    def store_bytes(self) -> int: ...  # of the file, with what was written ahead or is of an older life
 
 
 class Decision(NamedTuple):
@@ -39,8 +41,9 @@ def decide_retention(segments: Sequence[SegmentFacts], config: Config, *, now: i
     A segment is too old when its newest record is: append times are the clock, never the producers'.
     """
     decisions: list[Decision] = []
-    bytes_from = sum(segment.store_bytes for segment in segments)  # of the segment and all newer ones
-    for segment in segments:
+    sizes = [segment.end_position or segment.store_bytes for segment in segments]
+    bytes_from = sum(sizes)  # of the segment and all newer ones
+    for segment, size in zip(segments, sizes, strict=True):
         over = _over_limit(segment, config, now=now, bytes_from=bytes_from, end=segments[-1].end_offset)
         if decisions and decisions[-1].stays:
             over, reason = None, "an older segment stays"
@@ -48,7 +51,6 @@ def decide_retention(segments: Sequence[SegmentFacts], config: Config, *, now: i
             over, reason = None, "it is the active segment"
         else:
             reason = over or "it is within every limit"
-        size = segment.store_bytes
         decisions.append(Decision(segment.base_offset, segment.end_offset, size, over is None, reason))
         bytes_from -= size
     return decisions

@@ -60,6 +60,7 @@ class Facts(NamedTuple):
     end_offset: int
     last_time: int
     store_bytes: int
+    end_position: int = 0
 
 
 SEGMENTS = [Facts(10 * n, 10 * n + 10, n * 1000 * MS, 100) for n in range(4)]  # newest at 3 s
@@ -99,6 +100,13 @@ def test_oldest_segments_go_until_every_limit_is_kept(
     assert [one for one, _ in decisions] == [False] * gone + [True] * (4 - gone)
     assert not gone or decisions[0][1] == reason
     assert [one for _, one in decisions[gone:]] == [stays] + [OLDER] * (3 - gone)
+
+
+def test_room_that_a_store_takes_ahead_of_its_records_does_not_count() -> None:
+    recycled = [*SEGMENTS[:3], SEGMENTS[3]._replace(store_bytes=100_000, end_position=100)]
+
+    assert [stays for stays, _ in kept(recycled, Config(retention_bytes_max=400))] == [True] * 4
+    assert [stays for stays, _ in kept(recycled, Config(retention_bytes_max=399))] == [False] + [True] * 3
 
 
 def test_newest_segment_stays_whatever_the_limits(tmp_path: Path) -> None:
