@@ -15,7 +15,6 @@ from logstore.frame import Payload
 from logstore.waking import Alarm, Waker
 from logstore.writer import Writer
 
-AROUND_BYTES_MAX: Final = 256  # of a mark, a frame's header and padding
 HERE_BYTES_MAX: Final = 64 * KIB  # a few microseconds of copying; more would hold up the loop
 
 
@@ -28,12 +27,8 @@ class _Waiting(NamedTuple):
 class AppendQueue:
     """The thread is started by the first append and ends with `close`."""
 
-    def __init__(
-        self, writer: Writer, *, is_synced: bool, pending_bytes_max: int, segment_bytes_max: int, name: str
-    ) -> None:
+    def __init__(self, writer: Writer, *, pending_bytes_max: int, name: str) -> None:
         self._writer = writer
-        self._is_synced = is_synced
-        self._segment_bytes_max = segment_bytes_max
         self._pending_bytes_max = pending_bytes_max
         self._name = name
         self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
@@ -68,10 +63,8 @@ class AppendQueue:
 
     def is_short(self, size: int) -> bool:
         """Whether the loop's own thread may append so many bytes: nothing is queued that this would overtake, and
-        without a sync or a new segment it takes less time than handing it over."""
-        if self._is_synced or self._pending_bytes or size > HERE_BYTES_MAX:
-            return False
-        return self._writer.layout.active.end_position + size + AROUND_BYTES_MAX <= self._segment_bytes_max
+        it takes less time than handing it over."""
+        return not self._pending_bytes and size <= HERE_BYTES_MAX and self._writer.is_quick(size)
 
     async def room(self) -> None:
         """Return when something that was pending is done; at once if nothing is."""

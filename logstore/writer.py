@@ -34,6 +34,7 @@ from logstore.walk import Tail
 
 log = logging.getLogger("logstore")
 
+AROUND_BYTES_MAX: Final = 256  # of a mark, a frame's header and padding
 CUTS_MAX: Final = 64  # a cursor that slept through more counts as overtaken
 
 
@@ -143,6 +144,12 @@ class Writer:
         finally:
             lock.release()
         return self.append_one(encode_value(value, self._config))
+
+    def is_quick(self, size: int) -> bool:
+        """Whether so many bytes can be appended without a sync and without a new segment."""
+        config = self._config
+        room = config.segment_bytes_max - self.layout.active.end_position - AROUND_BYTES_MAX
+        return not self._is_synced and size <= room and len(self._unsynced) < config.unsealed_segments_max
 
     def append_one(self, payload: Payload) -> int:
         """The first offset of one batch of records."""
