@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Final, Self
+from weakref import WeakSet
 
 from logstore import reading
 from logstore.append_queue import AppendQueue
@@ -32,7 +33,7 @@ from logstore.errors import (
     QueueFull,
     RecordTooLarge,
 )
-from logstore.filesystem import FileSystem, Lock, OsFileSystem
+from logstore.filesystem import FileSystem, Lock, OsFileSystem, call_in_forked_children, process_id
 from logstore.follower import Follower
 from logstore.frame import CONFIGURATION_BYTES_MAX, Kind, Payload
 from logstore.housekeeping import Housekeeper
@@ -63,6 +64,9 @@ class Log:
     tasks at once. One Log at a time has a directory open for writing; with `read_only` any number may look on,
     also from other processes, without touching a file.
 
+    In a child that this process forks, a log opened for writing is closed: every use of it raises LogClosed, and
+    `close()` touches nothing. The parent's goes on.
+
     Durability is `Config.sync`. With "always", readers see only what is on disk.
     """
 
@@ -85,6 +89,7 @@ class Log:
         self._append_value: Callable[[bytes], int] | None = None  # the short way, where there is one
         self._clock = clock
         self._directory = Directory(filesystem or OsFileSystem(), self.path)
+        self._process_id = process_id()
         self._close_lock = threading.Lock()
         self._lock: Lock | None = None
         self._look: ReadOnlyView | None = None
@@ -130,13 +135,23 @@ class Log:
         )
         if is_timed or len(opened.segments) > 1:
             self._housekeeper.wake()
-        self._appends = AppendQueue(
+        self._appends = self._make_queue(writer)
+        _written.add(self)
+
+    def _make_queue(self, writer: Writer) -> AppendQueue:
+        return AppendQueue(
             writer,
-            is_synced=self.config.sync == "always",
             pending_bytes_max=self.config.pending_bytes_max,
-            segment_bytes_max=self.config.segment_bytes_max,
             name=self.path,
         )
+
+    def _let_go(self) -> None:
+        """In a forked child: what it knows of the files is soon wrong, and the threads are its parent's."""
+        assert self._lock is not None
+        self._lock.close()
+        self._close_lock = threading.Lock()
+        self._writer.let_go(f"{self.path} was opened by process {self._process_id}; open it again after a fork")
+        self._appends = self._make_queue(self._writer)
 
     def __enter__(self) -> Self:
         return self
@@ -174,7 +189,8 @@ class Log:
 
     def _require_open(self) -> None:
         if self._view.is_closed:
-            raise LogClosed(f"{self.path} is closed")
+            failure = None if self._open_writer is None else self._open_writer.failure
+            raise failure or LogClosed(f"{self.path} is closed")
 
     def _on_full_segment(self) -> None:
         self._housekeeper.wake()
@@ -555,3 +571,15 @@ class Log:
 def _only_value(batch: Batch) -> bytes | None:
     """What a batch of one record holds, if that is only a value."""
     return batch[0] if isinstance(batch, list) and len(batch) == 1 and type(batch[0]) is bytes else None
+
+
+_written: Final[WeakSet[Log]] = WeakSet()  # opened for writing by this process
+
+
+def _let_go_of_all() -> None:
+    for log in list(_written):
+        log._let_go()
+    _written.clear()
+
+
+call_in_forked_children(_let_go_of_all)
