@@ -9,17 +9,17 @@ from typing import Any, Final, NamedTuple, Self
 
 import grpc
 
-from logstore import OffsetOutOfRange, Record, RecordBatch
+from logstore import OffsetOutOfRange, Record, RecordBatch, RecordCompacted
 from logstore.config import MIB
 from logstore.cursor import FOREVER
-from logstore.encode import encode_batch
+from logstore.encode import DEFAULTS, check_payload, check_value_size, encode_batch
 from logstore.frame import wire_frame
 from logstore.run import Run
 from logstore.transfer import read_frames
 from logstore.walk import Item
 from raftlog.client.connection import open_channel, stub_of
 from raftlog.client.failures import CallFailed, failure
-from raftlog.client.producer import Producer, ProducerConfig
+from raftlog.client.producer import Producer, ProducerConfig, size_of
 from raftlog.net.tls import TlsFiles
 from raftlog.pb.log.v1 import log_pb2 as pb
 from raftlog.wire.records import to_message, to_record
@@ -49,8 +49,10 @@ class Bounds(NamedTuple):
 class AsyncClient:
     """A connection to a server, opened when it is first used.
 
-    Errors are those of `logstore` where it has one, and CallFailed. Reads are tried again for `timeout_s` if the
-    server cannot be reached; produces are not, because a produce whose answer is lost may have been stored.
+    What is wrong with a call raises the error of `logstore`: OffsetOutOfRange, RecordCompacted, and before anything is
+    sent what the engine says of a record or batch, by its default limits. What the server alone can know, such as
+    lower limits of its own, raises CallFailed. Reads are tried again for `timeout_s` if the server cannot be reached;
+    produces are not, because a produce whose answer is lost may have been stored.
     """
 
     def __init__(self, address: str, *, tls: TlsFiles | None = None, timeout_s: float = 10.0) -> None:
@@ -83,7 +85,9 @@ class AsyncClient:
 
     async def append(self, value: Value) -> int:
         """The offset of the record, once it is stored as the server's sync policy says. For many, see `producer`."""
-        request = pb.ProduceRequest(record=to_message(_record_of(value)))
+        record = value if isinstance(value, Record) else Record(value)
+        check_value_size(size_of(record), DEFAULTS)
+        request = pb.ProduceRequest(record=to_message(record))
         response = await self._call(self._stub.Produce, request, is_produce=True)
         return int(response.offset)
 
@@ -103,9 +107,14 @@ class AsyncClient:
     # ── consuming ───────────────────────────────────────────────────────────────────────────────────
 
     async def read(self, offset: int) -> Record:
-        """The record; OffsetOutOfRange, or CallFailed with NOT_FOUND if compaction removed it."""
+        """The record; OffsetOutOfRange, or RecordCompacted if compaction removed it."""
         await self._require_possible(offset)
-        response = await self._call(self._stub.Consume, pb.ConsumeRequest(offset=offset))
+        try:
+            response = await self._call(self._stub.Consume, pb.ConsumeRequest(offset=offset))
+        except CallFailed as error:
+            if error.code is not grpc.StatusCode.NOT_FOUND:
+                raise
+            raise RecordCompacted(offset, error.text.removeprefix(f"record {offset} is gone: ")) from error
         return to_record(response.record)
 
     async def bounds(self) -> Bounds:
@@ -226,12 +235,8 @@ class Patience:
 
 
 def _frame_of(batch: Batch) -> bytes:
-    if isinstance(batch, RecordBatch):
-        return batch.to_bytes()
     if isinstance(batch, (bytes, bytearray, memoryview)):
-        return bytes(batch)
-    return wire_frame(encode_batch(list(batch)))
-
-
-def _record_of(value: Value) -> Record:
-    return value if isinstance(value, Record) else Record(value)
+        batch = RecordBatch.from_bytes(bytes(batch))
+    payload = batch.payload() if isinstance(batch, RecordBatch) else encode_batch(list(batch))
+    check_payload(payload, DEFAULTS)
+    return wire_frame(payload)

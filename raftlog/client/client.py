@@ -23,6 +23,7 @@ class Client:
         """`address` is host:port. Without `tls` the connection is neither encrypted nor verified."""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run_loop, name=f"raftlog {address}", daemon=True)
+        self._closing: set[asyncio.Task[None]] = set()  # of iterators; kept until they are done
         self._thread.start()
         self._is_closed = False
         try:
@@ -72,7 +73,7 @@ class Client:
         return BlockingProducer(self, self._run(_producer(self._client, config)))
 
     def read(self, offset: int) -> Record:
-        """The record; OffsetOutOfRange, or CallFailed with NOT_FOUND if compaction removed it."""
+        """The record; OffsetOutOfRange, or RecordCompacted if compaction removed it."""
         return self._run(self._client.read(offset))
 
     def bounds(self) -> Bounds:
@@ -121,9 +122,19 @@ class Client:
             try:
                 yield item
             except GeneratorExit:
-                if not self._is_closed:
-                    self._run(_close(items))
+                self._close_iterator(items)
                 raise
+
+    def _close_iterator(self, items: AsyncIterator[Any]) -> None:
+        if self._is_closed:
+            return
+        if threading.current_thread() is not self._thread:
+            self._run(_close(items))
+            return
+        # It was abandoned, and the garbage collector found it here: the loop cannot wait for itself.
+        closing = self._loop.create_task(_close(items))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
 
 
 class BlockingProducer:
@@ -147,14 +158,26 @@ class BlockingProducer:
         self._client._run(self._producer.flush())
 
     def close(self) -> None:
-        """Flush, and take no more."""
-        self._client._run(self._producer.close())
+        """Flush, and take no more. Interrupted by Ctrl-C, or without any answer for too long, fail what is left."""
+        try:
+            self._client._run(self._producer.close())
+        except KeyboardInterrupt:
+            self._abandon()
+            raise
+
+    def _abandon(self) -> None:
+        if not self._client._is_closed:
+            self._client._run(self._producer.abandon())
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Close; after an exception fail what is not answered instead, so that nobody waits for a server."""
+        if kind is None:
+            self.close()
+        else:
+            self._abandon()
 
 
 async def _made(address: str, tls: TlsFiles | None, timeout_s: float) -> AsyncClient:

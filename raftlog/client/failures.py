@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, Final, TypeVar
 
 import grpc
 
@@ -12,7 +14,16 @@ from raftlog.pb.log.v1 import log_pb2 as pb
 from raftlog.wire.status_details import RETRY_PUSHBACK_KEY, STATUS_DETAILS_KEY, find_detail
 
 LOST_WHILE_SENDING: Final = "Internal error from Core"  # gRPC's text where a write meets a call that ended
+ACCESS_CODES: Final = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
+STATUS_S_MAX: Final = (
+    1.0  # the server's own status is here or about to be; without it the connection counts as lost
+)
+TOO_LARGE: Final = (
+    "message larger than max"  # in gRPC's texts, where a limit refuses what was sent or received
+)
 NOT_CONNECTED: Final = ("failed to connect to all addresses", "errors resolving")  # how gRPC's texts begin
+
+T = TypeVar("T")
 
 
 class CallFailed(RaftlogError):
@@ -24,8 +35,56 @@ class CallFailed(RaftlogError):
         unknown = "; whether it was stored is not known" if is_unknown else ""
         super().__init__(f"{code.name}: {text}{unknown}")
         self.code = code
+        self.text = text
         self.retry_after_ms = retry_after_ms
         self.is_unknown = is_unknown
+
+    def of_what_was_sent_behind(self) -> CallFailed:
+        """The failure of a produce sent behind the one that failed with this: it may have been stored."""
+        is_known = self.code in ACCESS_CODES or self.text.startswith(NOT_CONNECTED)
+        if is_known or self.is_unknown:
+            return self
+        return CallFailed(
+            self.code, f"sent behind what failed with: {self.text}", retry_after_ms=self.retry_after_ms,
+            is_unknown=True,
+        )  # fmt: skip
+
+
+class Ending:
+    """The status with which a server ended a stream.
+
+    Where a write meets a stream that has ended, gRPC puts LOST_WHILE_SENDING in the place of the server's status,
+    before or after that has come. So it is read in the moment in which it comes.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._told: asyncio.Future[grpc.aio.AioRpcError] = asyncio.get_running_loop().create_future()
+        stream.add_done_callback(self._look)
+
+    def _look(self, stream: Any) -> None:
+        details, code = _now(stream.details()), _now(stream.code())
+        if details == LOST_WHILE_SENDING or code is grpc.StatusCode.OK or self._told.done():
+            return
+        metadata = _now(stream.trailing_metadata())
+        self._told.set_result(
+            grpc.aio.AioRpcError(code, grpc.aio.Metadata(), metadata, details=details, debug_error_string="")
+        )
+
+    async def truth(self, error: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError:
+        """What the server said, where gRPC raised `error`."""
+        if error.details() == LOST_WHILE_SENDING:
+            await asyncio.wait((self._told,), timeout=STATUS_S_MAX)
+        return self._told.result() if self._told.done() else error
+
+
+def _now(coroutine: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that has nothing to wait for, as all that ask a call which has ended."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    raise AssertionError(f"{coroutine} waits")
 
 
 def failure(error: grpc.aio.AioRpcError, *, is_produce: bool = False) -> Exception:
@@ -39,14 +98,15 @@ def failure(error: grpc.aio.AioRpcError, *, is_produce: bool = False) -> Excepti
         if found is not None:
             return OffsetOutOfRange(found.offset, found.start, found.end)
     text = error.details() or "no reason given"
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and TOO_LARGE in text:
+        code = grpc.StatusCode.INVALID_ARGUMENT  # no overload: a retry fails again
     if text == LOST_WHILE_SENDING:
         code, text = grpc.StatusCode.UNAVAILABLE, "the connection was lost while sending"
     if text.startswith(NOT_CONNECTED):
         return CallFailed(code, text)  # nothing was sent
     pushback = str(metadata.get(RETRY_PUSHBACK_KEY, ""))
     is_refused = code in (
-        grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.INVALID_ARGUMENT,
-        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        *ACCESS_CODES, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED
     )  # fmt: skip
     return CallFailed(
         code, text, retry_after_ms=int(pushback) if pushback.isdigit() else None,

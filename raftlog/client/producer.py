@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from array import array
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
@@ -19,12 +20,13 @@ import grpc
 from grpc.aio import EOF  # type: ignore[attr-defined]  # the stubs have forgotten it
 
 from logstore import Record
+from logstore.column import encode_headers
 from logstore.config import MIB, Compression, Config
 from logstore.encode import encode_batch
 from logstore.errors import RecordTooLarge
 from logstore.frame import wire_frame
 from logstore.waking import Alarm, Waker
-from raftlog.client.failures import CallFailed, failure
+from raftlog.client.failures import CallFailed, Ending, failure
 from raftlog.errors import RaftlogError
 from raftlog.pb.log.v1 import log_pb2 as pb
 
@@ -126,13 +128,15 @@ class Producer:
     def send(self, value: bytes | Record) -> Handle:
         """Take a record, to be stored behind those sent before it by the same thread.
 
-        Raises RecordTooLarge, ProducerFull while `pending_bytes_max` wait, or ProducerClosed; then it was not taken.
+        Raises ProducerFull while `pending_bytes_max` wait, ProducerClosed, RecordTooLarge over the engine's default,
+        and what `size_of` does; then it was not taken.
         """
         if type(value) is not bytes:
             value = value if isinstance(value, Record) else bytes(memoryview(value))
-        size = RECORD_OVERHEAD_BYTES + (len(value) if isinstance(value, bytes) else _size_of(value))
+        size = len(value) if isinstance(value, bytes) else size_of(value)
         if size > self._record_bytes_max:
-            raise RecordTooLarge(size - RECORD_OVERHEAD_BYTES, self._record_bytes_max)
+            raise RecordTooLarge(size, self._record_bytes_max)
+        size += RECORD_OVERHEAD_BYTES
         config, lock = self._config, self._lock
         lock.acquire()  # `with` would cost as much again as the rest of this function
         try:
@@ -196,15 +200,35 @@ class Producer:
         return await asyncio.gather(*waiting, return_exceptions=True)
 
     async def close(self) -> None:
-        """Flush, and take no more. The error of a record is raised by its handle, not here."""
+        """Flush, and take no more. The error of a record is raised by its handle, not here.
+
+        Without any answer for `answer_timeout_s`, all that is left fails. Closing twice is no error.
+        """
         with self._lock:
             self._is_closed = True
         await self._outcomes()
         self._sender.cancel()
-        if self._stream is not None:
-            await self._stream.done_writing()
-        if self._reader is not None:
-            await self._reader
+        if (stream := self._stream) is not None:  # all is answered, and the server has only to say goodbye
+            farewell = self._loop.create_task(stream.done_writing())
+            reader = self._reader
+            assert reader is not None
+            await asyncio.wait((farewell, reader), timeout=self._config.answer_timeout_s)
+            stream.cancel()
+            await asyncio.gather(farewell, reader, return_exceptions=True)
+
+    async def abandon(self) -> None:
+        """Take no more, and fail at once what is not answered: as unknown what was sent."""
+        with self._lock:
+            self._is_closed = True
+        self._sender.cancel()
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.cancel()
+        self._fail_sent(CallFailed(grpc.StatusCode.CANCELLED, "the producer was abandoned", is_unknown=True))
+        self._fail_unsent(
+            CallFailed(grpc.StatusCode.CANCELLED, "the producer was abandoned before it was sent")
+        )
+        await asyncio.gather(self._sender, *filter(None, (self._reader,)), return_exceptions=True)
 
     # ── in the loop ─────────────────────────────────────────────────────────────────────────────────
 
@@ -252,7 +276,8 @@ class Producer:
             return
         if self._stream is None:
             self._stream = self._stub.ProduceBatchStream()
-            self._reader = self._loop.create_task(self._read_answers(self._stream))
+            ending = Ending(self._stream)
+            self._reader = self._loop.create_task(self._read_answers(self._stream, ending))
         batch.sent_at = self._loop.time()
         self._in_flight.append(batch)
         stream = self._stream
@@ -263,7 +288,7 @@ class Producer:
                 raise
             # The reader learns why, and tells those who wait.
 
-    async def _read_answers(self, stream: Any) -> None:
+    async def _read_answers(self, stream: Any, ending: Ending) -> None:
         """Settle batches in the order in which they were sent, until the stream ends."""
         error: Exception = CallFailed(
             grpc.StatusCode.UNAVAILABLE, "the server ended the stream", is_unknown=True
@@ -276,18 +301,35 @@ class Producer:
                 self._settle(self._in_flight.popleft(), answer.first_offset)
                 self._wake.set()
         except grpc.aio.AioRpcError as failed:
-            error = failure(failed, is_produce=True)
+            error = failure(await ending.truth(failed), is_produce=True)
         except TimeoutError:
             stream.cancel()
             waited = self._config.answer_timeout_s
             error = CallFailed(
                 grpc.StatusCode.DEADLINE_EXCEEDED, f"no answer for {waited} s", is_unknown=True
             )
+            if self._is_closed:  # who closes is not to wait as long again for each window of batches
+                text = f"not sent: {error}"
+                self._fail_unsent(CallFailed(grpc.StatusCode.DEADLINE_EXCEEDED, text))
         if self._stream is stream:
             self._stream = None
+            self._fail_sent(error)
+        self._wake.set()
+
+    def _fail_sent(self, error: Exception) -> None:
+        """The first batch in flight fails with `error`. Those behind it may have been stored."""
         while self._in_flight:
             self._settle(self._in_flight.popleft(), error)
-        self._wake.set()
+            if isinstance(error, CallFailed):
+                error = error.of_what_was_sent_behind()
+
+    def _fail_unsent(self, error: CallFailed) -> None:
+        with self._lock:
+            batches, self._full = [*self._full, self._filling], deque()
+            self._filling = _Batch()
+        for batch in batches:
+            if batch.values:
+                self._settle(batch, error)
 
     async def _answer(self, stream: Any) -> Any:
         """The next answer; TimeoutError if none comes for too long while something is on the way."""
@@ -317,5 +359,11 @@ class Producer:
             wake()
 
 
-def _size_of(record: Record) -> int:
-    return len(record.value) + len(record.key) + sum(len(name) + len(data) for name, data in record.headers)
+def size_of(record: Record) -> int:
+    """Bytes of a record as the engine counts them.
+
+    Raises as the engine does: OverflowError for a time beyond 64 bits, TypeError for one that is no integer,
+    ValueError for a header's name that is too long.
+    """
+    array("q", (record.timestamp,))
+    return len(record.value) + len(record.key) + len(encode_headers(record.headers))

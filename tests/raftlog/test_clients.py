@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ import pytest
 
 import logstore
 from logstore import Record, RecordBatch
+from logstore.config import MIB, Config
 from logstore.encode import encode_batch
 from logstore.filesystem import OsFile
 from logstore.frame import wire_frame
@@ -22,7 +24,7 @@ from raftlog import Client, ProducerConfig, TlsFiles
 from raftlog.agent import Agent
 from raftlog.client.async_client import Bounds, Patience, Server
 from raftlog.client.failures import CallFailed
-from raftlog.client.producer import ProducerClosed, ProducerFull
+from raftlog.client.producer import Handle, ProducerClosed, ProducerFull
 from raftlog.errors import TlsError
 from tests.raftlog.serving import client_of, config_of, run, serving
 
@@ -133,6 +135,64 @@ def test_an_empty_batch_is_refused_before_it_is_sent(client: Client) -> None:
     assert client.bounds() == Bounds(0, 0)
 
 
+def test_what_is_too_large_is_refused_before_it_is_sent_as_the_log_does(
+    client: Client, tmp_path: Path
+) -> None:
+    too_long = bytes(16 * MIB + 1)
+    frame = wire_frame(encode_batch([b"x"]))
+    damaged = frame[:-1] + bytes([frame[-1] ^ 1])
+    asks: list[tuple[Callable[[Any], Any], type[Exception]]] = [
+        (lambda log: log.append(too_long), logstore.RecordTooLarge),
+        (lambda log: log.append(Record(bytes(16 * MIB), key=b"k")), logstore.RecordTooLarge),
+        (lambda log: log.append(Record(b"x", timestamp=1 << 63)), OverflowError),
+        (lambda log: log.append_batch([bytes(12 * MIB)] * 3), logstore.BatchTooLarge),
+        (lambda log: log.append_batch(damaged), logstore.CorruptBatch),
+    ]
+    with logstore.Log(tmp_path / "embedded") as log:
+        for ask, kind in asks:
+            told = []
+            for one in (client, log):
+                with pytest.raises(kind) as caught:
+                    ask(one)
+                told.append(str(caught.value))
+            assert told[0] == told[1]
+
+    assert client.bounds() == Bounds(0, 0)
+
+
+def test_a_record_of_exactly_the_limit_is_taken(client: Client) -> None:
+    with client.producer() as producer:
+        handles = [producer.send(bytes(16 * MIB)), producer.send(Record(bytes(16 * MIB - 1), key=b"k"))]
+
+    assert [handle.result() for handle in handles] == [0, 1]
+    assert client.append(bytes(16 * MIB)) == 2
+
+
+def test_a_record_that_compaction_removed_is_told_as_the_log_does(tmp_path: Path, certificates: Path) -> None:
+    records = [
+        Record(bytes(900), key=b"k"),
+        Record(b"y", key=b"k"),
+        Record(bytes(900), key=b"other"),
+        Record(b"z"),
+    ]
+    with logstore.Log(tmp_path / "data" / "log", Config(segment_bytes_max=1024)) as log:
+        for record in records:
+            log.append(record)
+        log.compact()
+        with pytest.raises(logstore.RecordCompacted) as embedded:
+            log.read(0)
+    tls = TlsFiles.in_folder(certificates, "root-client")
+
+    with (
+        server(tmp_path, certificates, segment_bytes_max=1024) as agent,
+        Client(agent.rpc_address, tls=tls) as client,
+        pytest.raises(logstore.RecordCompacted) as caught,
+    ):
+        client.read(0)
+
+    assert (str(caught.value), caught.value.offset) == (str(embedded.value), 0)
+
+
 def test_the_servers_are_listed(client: Client, agent: Agent) -> None:
     assert client.servers() == [Server("one", agent.rpc_address, is_leader=True)]
 
@@ -173,6 +233,27 @@ def test_the_asyncio_client_does_the_same(tmp_path: Path, certificates: Path) ->
     run(scenario())
 
 
+def test_an_abandoned_iterator_that_is_collected_in_the_loop_of_its_client_blocks_nothing(
+    client: Client,
+) -> None:
+    client.append(b"a")
+    tail = client.follow(0)
+    assert next(tail).value == b"a"
+    circle: list[Any] = [tail]
+    circle.append(circle)
+
+    def collecting() -> Iterator[bytes]:  # the client asks for values in its loop
+        gc.collect()
+        yield b"b"
+
+    gc.disable()
+    try:
+        del tail, circle
+        assert client.append_batch(collecting()) == (1, 2)
+    finally:
+        gc.enable()
+
+
 # ── failures and misuse ─────────────────────────────────────────────────────────────────────────────
 
 
@@ -183,6 +264,20 @@ def test_a_denied_call_says_so_and_that_nothing_was_stored(agent: Agent, certifi
 
         assert (caught.value.code, caught.value.is_unknown) == (grpc.StatusCode.PERMISSION_DENIED, False)
         assert str(caught.value) == "PERMISSION_DENIED: nobody not permitted to produce to *"
+
+
+def test_a_message_over_the_limit_of_grpc_is_no_overload(
+    agent: Agent, certificates: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = (("grpc.max_receive_message_length", 1000),)
+    monkeypatch.setattr("raftlog.client.connection.OPTIONS", options)
+    with Client(agent.rpc_address, tls=TlsFiles.in_folder(certificates, "root-client")) as client:
+        client.append(bytes(2000))
+        calls: list[Callable[[], Any]] = [lambda: client.read(0), lambda: list(client.scan())]
+        for call in calls:
+            with pytest.raises(CallFailed, match="larger than max") as caught:
+                call()
+            assert caught.value.code is grpc.StatusCode.INVALID_ARGUMENT
 
 
 def test_where_nobody_listens_nothing_was_stored_and_reads_give_up(certificates: Path) -> None:
@@ -415,19 +510,118 @@ def test_a_batch_that_the_server_refuses_fails_its_records_and_the_producer_goes
     ("record", "kind"),
     [
         (Record(b"x", headers=(("n" * 70_000, b""),)), ValueError),
+        (Record(b"x", headers=(("n", bytes(16 * MIB)),)), logstore.RecordTooLarge),
         (Record(b"x", timestamp=1 << 63), OverflowError),
+        (Record(b"x", timestamp=1.5), TypeError),  # type: ignore[arg-type]
+        (Record(b"x", timestamp=0.0), TypeError),  # type: ignore[arg-type]
     ],
 )
-def test_a_record_that_cannot_be_encoded_fails_its_batch_and_the_producer_goes_on(
+def test_a_record_that_cannot_be_encoded_is_refused_and_those_of_its_batch_are_stored(
     client: Client, record: Record, kind: type[Exception]
 ) -> None:
-    producer = client.producer(ProducerConfig(batch_records_max=1))
-    handles = [producer.send(record), producer.send(b"good")]
-    producer.close()
+    with client.producer(SLOW) as producer:
+        handles = [producer.send(Record(b"a", timestamp=1))]
+        with pytest.raises(kind):
+            producer.send(record)
+        handles.append(producer.send(b"b"))
 
-    with pytest.raises(kind):
-        handles[0].result()
-    assert handles[1].result() == 0
+    assert [handle.result() for handle in handles] == [0, 1]
+
+
+def test_what_was_sent_behind_a_refused_batch_may_have_been_stored(
+    tmp_path: Path, certificates: Path
+) -> None:
+    async def scenario() -> None:
+        async with (
+            serving(tmp_path, certificates, record_bytes_max=1000) as agent,
+            client_of(agent, certificates) as client,
+        ):
+            producer = client.producer(ProducerConfig(linger_ms=0, batch_records_max=1))
+            handles = [producer.send(bytes(size)) for size in (1, 1001, 2, 3)]  # all are on the way at once
+            outcomes = await asyncio.gather(*(as_task(handle) for handle in handles), return_exceptions=True)
+
+        assert outcomes[0] == 0
+        told = [(one.code, one.is_unknown) for one in outcomes[1:] if isinstance(one, CallFailed)]
+        refused = grpc.StatusCode.INVALID_ARGUMENT
+        assert told == [(refused, False), (refused, True), (refused, True)]
+
+    run(scenario())
+
+
+def test_a_refusal_for_lack_of_permission_is_told_whenever_it_comes_and_nothing_was_stored(
+    tmp_path: Path, certificates: Path
+) -> None:
+    async def scenario() -> None:
+        async with (
+            serving(tmp_path, certificates) as agent,
+            client_of(agent, certificates, "nobody-client") as client,
+        ):
+            outcomes: list[Any] = []
+            for steps in range(100):  # of the loop, between the opening of the stream and the last write
+                producer = client.producer(ProducerConfig(linger_ms=0, batch_records_max=1))
+                handles = [producer.send(b"x") for _ in range(3)]
+                for _ in range(steps % 20):
+                    await asyncio.sleep(0)
+                handles.append(producer.send(b"x"))
+                outcomes += await asyncio.gather(*map(as_task, handles), return_exceptions=True)
+                await producer.close()
+
+        told = {(one.code, one.is_unknown, str(one)) for one in outcomes}
+        text = "PERMISSION_DENIED: nobody not permitted to produce to *"
+        assert told == {(grpc.StatusCode.PERMISSION_DENIED, False, text)}
+
+    run(scenario())
+
+
+async def as_task(handle: Handle) -> int:
+    return await handle
+
+
+@pytest.fixture
+def stuck(tmp_path: Path, certificates: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
+    """A client of a server that has stored one record and answers no more until the test is over."""
+    released = threading.Event()
+    sync = OsFile.sync
+    tls = TlsFiles.in_folder(certificates, "root-client")
+    with server(tmp_path, certificates, sync="always") as agent, Client(agent.rpc_address, tls=tls) as client:
+        client.append(b"first")
+        monkeypatch.setattr(
+            "logstore.filesystem.OsFile.sync", lambda file: (released.wait(WAIT_S_MAX), sync(file))[1]
+        )
+        yield client
+        released.set()
+
+
+def error_of(handle: Handle) -> tuple[grpc.StatusCode, bool]:
+    """(code, whether the record may have been stored) of one that has failed."""
+    with pytest.raises(CallFailed) as caught:
+        handle.result(0)
+    return caught.value.code, caught.value.is_unknown
+
+
+def test_a_block_left_by_an_exception_abandons_what_is_not_answered(stuck: Client) -> None:
+    config = ProducerConfig(linger_ms=60_000, batch_records_max=1, in_flight_max=2)
+    with pytest.raises(KeyboardInterrupt), stuck.producer(config) as producer:
+        handles = [producer.send(b"x") for _ in range(3)]
+        raise KeyboardInterrupt
+
+    with pytest.raises(ProducerClosed):
+        producer.send(b"x")
+    producer.close()  # no error
+    errors = [error_of(handle) for handle in handles]
+    cancelled = grpc.StatusCode.CANCELLED
+    assert errors[2:] == [(cancelled, False)]  # it was never sent
+    assert {code for code, _ in errors} == {cancelled}
+
+
+def test_close_waits_once_for_a_server_that_does_not_answer(stuck: Client) -> None:
+    config = ProducerConfig(linger_ms=60_000, batch_records_max=1, in_flight_max=1, answer_timeout_s=0.3)
+    with stuck.producer(config) as producer:
+        handles = [producer.send(b"x") for _ in range(3)]
+
+    errors = [error_of(handle) for handle in handles]
+    late = grpc.StatusCode.DEADLINE_EXCEEDED
+    assert errors == [(late, True), (late, False), (late, False)]  # the others were not sent
 
 
 def test_a_lost_server_fails_what_is_on_the_way_as_unknown(tmp_path: Path, certificates: Path) -> None:
