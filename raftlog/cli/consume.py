@@ -17,6 +17,7 @@ from raftlog.errors import ConfigError
 app = make_app()
 
 OFFSET_MAX = (1 << 63) - 1
+YEAR_FIRST, YEAR_LAST = 1678, 2261  # whole years whose nanoseconds since 1970 fit into 64 bits
 
 
 @app.command()
@@ -51,4 +52,6 @@ def _first_offset(client: Client, start: str) -> int | None:
         time = datetime.fromisoformat(start)
     except ValueError as error:
         raise ConfigError([f"--from {start}: neither an offset, earliest, latest, nor a time"]) from error
+    if not YEAR_FIRST <= time.year <= YEAR_LAST:
+        raise ConfigError([f"--from {start}: a time must be of the years {YEAR_FIRST} to {YEAR_LAST}"])
     return client.offset_at(int(time.astimezone().timestamp() * 1_000_000) * 1000)

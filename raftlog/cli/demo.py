@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -26,10 +29,10 @@ def demo(
 ) -> None:
     """Run a server with mutual TLS in a temporary folder, produce the lines of a file, consume and compare.
 
-    Exit code 1 if anything that comes out differs from what went in.
+    Exit code 1 if anything that comes out differs from what went in, 143 if ended by SIGTERM.
     """
     lines = lines_of(file)
-    with Console(stderr=True).status("starting") as status:
+    with ended_by_sigterm(), Console(stderr=True).status("starting") as status:
         result = play(lines, progress=status.update)
     if json:
         print_json({"equal": not result.differences, "differences": result.differences, **result.figures})
@@ -37,6 +40,21 @@ def demo(
         _print(result)
     if result.differences:
         raise typer.Exit(EXIT_FAILED)
+
+
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM raises SystemExit meanwhile, so that the server and its folder do not outlive us."""
+
+    def end(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would break the clearing up off
+        raise SystemExit(128 + signal.SIGTERM)  # as shells tell it
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _print(result: Result) -> None:

@@ -30,7 +30,10 @@ def produce(
     batch: Annotated[int, typer.Option(help="Lines at most that are stored together.", min=1)] = 10_000,
     json: Json = False,
 ) -> None:
-    """Append each line as a record, in order, and say under which offsets they are stored."""
+    """Append each line as a record, in order, and say under which offsets they are stored.
+
+    A line ends with \\n or \\r\\n, which is not stored.
+    """
     total = sum(path.stat().st_size for path in files or [])
     config = ProducerConfig(batch_records_max=batch, linger_ms=LINGER_MS)
     count = 0
@@ -42,7 +45,7 @@ def produce(
     ):
         unanswered: deque[Handle] = deque()
         for line in _lines(files):
-            unanswered.append(producer.send(line.rstrip(b"\r\n")))
+            unanswered.append(producer.send(line.removesuffix(b"\r\n").removesuffix(b"\n")))
             count += 1
             advance(len(line))
             while unanswered and unanswered[0].done():

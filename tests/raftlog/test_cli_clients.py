@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import pytest
 
 import logstore
 from raftlog.cli import demo, run
+from raftlog.client.client import Client
 from raftlog.demo.story import TEXT_FILE, Result, play
 from raftlog.errors import ConfigError
 from raftlog.net.certificates import CertificatePlan, init_folder
@@ -23,6 +26,7 @@ from raftlog.net.tls import TlsFiles
 from raftlog.server_process import ServerFailed, server_process
 
 COMMAND_S_MAX = 30.0
+ANSWER_S_MAX = 10.0  # less than a producer waits for an answer
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("RAFTLOG_")}
 
 
@@ -83,6 +87,18 @@ def test_lines_of_files_are_stored_in_order_and_counted(shell: Shell, tmp_path: 
     assert shell.values("--from", str(found["first_offset"])) == [b"1", b"", b"2", b"3"]
 
 
+def test_a_line_loses_its_ending_and_nothing_else(shell: Shell, tmp_path: Path) -> None:
+    file = tmp_path / "lines"
+    file.write_bytes(b"a\r\r\nb\r\n\r\n\nc\r")
+
+    _, output, _ = shell("produce", "--json", str(file))
+
+    found = json.loads(output)
+    with Client(shell.address, tls=TlsFiles.in_folder(shell.certificates, "root-client")) as client:
+        values = [record.value for record in client.scan(found["first_offset"], found["last_offset"] + 1)]
+    assert values == [b"a\r", b"b", b"", b"", b"c\r"]
+
+
 def test_no_lines_are_no_records(shell: Shell) -> None:
     code, output, errors = shell("produce", given=b"")
 
@@ -141,6 +157,30 @@ def test_following_prints_what_comes_and_ends_with_130_at_ctrl_c(shell: Shell) -
     assert (tail.returncode, errors) == (130, b"")
 
 
+def test_ctrl_c_ends_producing_although_the_server_hangs(tmp_path: Path, certificates: Path) -> None:
+    with server_process(tmp_path, certificates, {"sync": "never"}) as server:
+        shell = Shell(server.address, certificates)
+        with (
+            Client(server.address, tls=TlsFiles.in_folder(certificates, "root-client")) as client,
+            shell.start("produce") as process,
+        ):
+            assert process.stdin is not None
+            process.stdin.write(b"first\n")
+            process.stdin.flush()
+            next(client.follow(0))  # it produces
+            os.kill(server.process_id, signal.SIGSTOP)
+            try:
+                process.stdin.write(b"line\n" * 100_000)  # more than a pipe holds, so most are taken
+                process.stdin.flush()
+                process.send_signal(signal.SIGINT)
+                _, errors = process.communicate(timeout=ANSWER_S_MAX)
+            finally:
+                os.kill(server.process_id, signal.SIGCONT)
+                process.kill()
+
+    assert (process.returncode, errors) == (130, b"")
+
+
 def test_a_reader_that_has_seen_enough_is_no_error_worth_a_word(shell: Shell) -> None:
     shell("produce", given=b"x" * 99 + b"\n" + b"y\n" * 200_000)
     with shell.start("consume") as process:
@@ -175,6 +215,10 @@ def test_the_servers_are_listed_for_people_and_for_programs(shell: Shell) -> Non
         (["consume", "--from", "soon"], 2, "--from soon: neither an offset, earliest, latest, nor a time"),
         (["consume", "--from", str(1 << 64)], 2,
             f"--from {1 << 64}: neither an offset, earliest, latest, nor a time"),
+        (["consume", "--from", "0001-01-01"], 2,
+            "--from 0001-01-01: a time must be of the years 1678 to 2261"),
+        (["consume", "--from", "9999-12-31"], 2,
+            "--from 9999-12-31: a time must be of the years 1678 to 2261"),
         (["produce", "/nowhere/file"], 1, "/nowhere/file: No such file or directory"),
         (["produce", "/"], 1, "/: Is a directory"),
     ],
@@ -304,6 +348,30 @@ def test_the_demo_stores_the_lines_of_a_file_and_finds_them_equal(tmp_path: Path
     assert (done.returncode, done.stderr) == (0, b"")
     assert (found["equal"], found["differences"], found["records"]) == (True, [], 4)
     assert {"produce_records_per_s", "consume_records_per_s", "single_ms_median"} <= set(found)
+
+
+def test_the_demo_ended_by_sigterm_leaves_nothing_behind(tmp_path: Path) -> None:
+    def processes() -> list[bytes]:
+        """The command lines that name the folder."""
+        found = []
+        for file in Path("/proc").glob("[0-9]*/cmdline"):
+            with suppress(OSError):  # it has ended
+                found.append(file.read_bytes())
+        return [line for line in found if os.fsencode(tmp_path) in line]
+
+    command = [sys.executable, "-m", "raftlog", "demo"]
+    environment = {**ENVIRONMENT, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    ) as process:
+        deadline = time.monotonic() + COMMAND_S_MAX
+        while not processes():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=COMMAND_S_MAX)
+
+    assert (process.returncode, errors, processes(), list(tmp_path.iterdir())) == (143, b"", [], [])
 
 
 def test_the_demo_of_a_missing_file_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
