@@ -191,16 +191,13 @@ class OsFileSystem:
 
 
 class OsLock:
-    """A `flock` on a file that holds the owner's process id."""
+    """A `flock` on a file that holds the owner's process id.
+
+    A forked child shares it. It is let go when both have closed it, so the child has to, and closing is all it does.
+    """
 
     def __init__(self, path: str) -> None:
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = os.pread(self._fd, 32, 0).strip()
-            os.close(self._fd)
-            raise LogLocked(os.path.dirname(path), int(holder) if holder.isdigit() else None) from error
+        self._fd = _lock(path)
         os.ftruncate(self._fd, 0)
         os.pwrite(self._fd, b"%d\n" % os.getpid(), 0)
 
@@ -208,3 +205,27 @@ class OsLock:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+
+
+def _lock(path: str) -> int:
+    """A descriptor of the locked file at `path`."""
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.pread(fd, 32, 0).strip()
+            os.close(fd)
+            raise LogLocked(os.path.dirname(path), int(holder) if holder.isdigit() else None) from error
+        if os.path.exists(path) and os.path.samestat(os.fstat(fd), os.stat(path)):
+            return fd
+        os.close(fd)  # its holder has removed the log meanwhile; the next opener would make another file
+
+
+def process_id() -> int:
+    return os.getpid()
+
+
+def call_in_forked_children(act: Callable[[], None]) -> None:
+    """Call `act` in each child that this process forks from now on, before anything else happens there."""
+    os.register_at_fork(after_in_child=act)

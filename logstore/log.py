@@ -150,7 +150,9 @@ class Log:
         assert self._lock is not None
         self._lock.close()
         self._close_lock = threading.Lock()
-        self._writer.let_go(f"{self.path} was opened by process {self._process_id}; open it again after a fork")
+        self._writer.let_go(
+            f"{self.path} was opened by process {self._process_id}; open it again after a fork"
+        )
         self._appends = self._make_queue(self._writer)
 
     def __enter__(self) -> Self:

@@ -313,6 +313,14 @@ class Writer:
             finally:
                 self._wake()
 
+    def let_go(self, reason: str) -> None:
+        """Refuse everything and touch no file: in a forked child, without the threads that may hold the locks."""
+        self._maintenance = threading.RLock()
+        self._commits = GroupCommit(self._commit)
+        self._lock = threading.Lock()
+        self._refusal = lambda: LogClosed(reason)
+        self.is_closed = True
+
     def _seal_off(self) -> None:
         for segment in (*self._unsynced, self._appender.active):
             segment.file.sync()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -29,6 +32,7 @@ from logstore import (
     UnsupportedFormat,
 )
 from logstore.checksum import crc32c
+from logstore.filesystem import OsFileSystem
 from logstore.opening import ASIDE_FILES_MAX
 
 SMALL = Config(segment_bytes_max=600)
@@ -81,6 +85,70 @@ def test_lock_whose_holder_wrote_no_number_is_of_another_process(tmp_path: Path)
             Log(tmp_path)
 
     assert error.value.pid is None
+
+
+def test_lock_of_a_log_that_is_removed_meanwhile_is_not_taken_for_that_of_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, flock = tmp_path / "LOCK", fcntl.flock
+
+    def remove_then_lock(fd: int, operation: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", flock)
+        path.unlink()
+        flock(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", remove_then_lock)
+    lock = OsFileSystem().lock(str(path))
+
+    with pytest.raises(LogLocked):
+        OsFileSystem().lock(str(path))
+
+    lock.close()
+
+
+@pytest.mark.parametrize("sync", ["always", "never"])
+def test_forked_child_has_a_closed_log_and_its_parent_goes_on(tmp_path: Path, sync: Any) -> None:
+    log = Log(tmp_path, Config(sync=sync))
+    values = [b"%d" % number for number in range(100)]
+    log.append(values[0])
+    (said, to_parent), (from_parent, go_on) = os.pipe(), os.pipe()
+    with log._writer._lock:  # as by a thread that the child has not
+        child = os.fork()
+    if not child:
+        signal.alarm(10)
+        os.write(to_parent, b".")
+        os.read(from_parent, 1)
+        os.write(to_parent, "\n".join(map(str, refusals(log))).encode())
+        os._exit(0)
+
+    os.read(said, 1)  # the child has let go of the lock
+    with pytest.raises(LogLocked):
+        Log(tmp_path)
+    log.append_batch(values[1:50])
+    log.close()
+    log = Log(tmp_path, Config(sync=sync))  # though the child lives
+    log.append_batch(values[50:])
+    os.write(go_on, b".")
+    os.waitpid(child, 0)
+
+    reason = f"{tmp_path} was opened by process {os.getpid()}; open it again after a fork"
+    assert os.read(said, 10_000).decode().split("\n") == [reason] * 6
+    log.close()
+    with Log(tmp_path) as log:
+        assert ([record.value for record in log.scan()], log.repairs) == (values, [])
+
+
+def refusals(log: Log) -> Iterator[LogClosed]:
+    acts: list[Callable[[], object]] = [
+        lambda: log.append(b"child"), lambda: log.append_batch([b"child", b"again"]), log.sync,
+        lambda: log.truncate_suffix(0), lambda: log.read(0), lambda: asyncio.run(log.append_async(b"child" * 20_000)),
+    ]  # fmt: skip
+    for act in acts:
+        try:
+            act()
+        except LogClosed as error:
+            yield error
+    log.close()
 
 
 def test_failed_opening_lets_the_lock_go(tmp_path: Path) -> None:
