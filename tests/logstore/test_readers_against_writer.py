@@ -234,7 +234,7 @@ class Reader:
         found: list[Record] = []
         try:
             for record in read(start, end):
-                found.append(record)  # noqa: PERF402  # what came before an error counts
+                found.append(record)  # what came before an error counts
         except OffsetOutOfRange as error:
             assert not self.history.had_to_be_there(error.offset, since), (
                 f"{error.offset} was there since {since}"
