@@ -31,12 +31,11 @@ from logstore.frame import (
     SegmentHeader,
     pack_mark,
 )
-from logstore.opening import Configuration, create_segment
+from logstore.opening import MORE_FILES_ADVICE, NO_MORE_FILES, Configuration, create_segment
 from logstore.segment import Segment
 from logstore.walk import Tail
 
 NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-NO_MORE_FILES: Final = (errno.EMFILE, errno.ENFILE)  # for this process, or on this machine
 ZEROS: Final = bytes(256 * KIB)  # written ahead of small groups: a file that does not grow syncs faster
 SMALL_GROUP_BYTES_MAX: Final = 16 * KIB  # larger groups would pay more for the zeros than they gain
 TEMPLATES_MAX: Final = 1024  # sizes of single values that are remembered; the memory is about 200 KiB
@@ -253,8 +252,9 @@ class Appender:
         except OSError as error:
             place = self._directory.path
             if error.errno in NO_ROOM or error.errno in NO_MORE_FILES:
+                advice = f"; {MORE_FILES_ADVICE}" if error.errno in NO_MORE_FILES else ""
                 raise DiskFull(
-                    f"{place}: no room for a new segment: {error}; nothing was appended"
+                    f"{place}: no room for a new segment: {error}; nothing was appended{advice}"
                 ) from error
             raise LogPoisoned(f"{place}: a new segment could not be made: {error}") from error
         self.go_on_in(segment)

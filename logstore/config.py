@@ -31,7 +31,8 @@ class Config:
     sync: SyncPolicy = "always"
     sync_interval_ms: int = 100
 
-    segment_bytes_max: int = 64 * MIB  # a segment is closed before it would grow past this
+    # A segment is closed before it would grow past this. Each holds a file open, so small ones are soon too many.
+    segment_bytes_max: int = 64 * MIB
     record_bytes_max: int = 16 * MIB  # value + key + headers of one record: RecordTooLarge beyond
     batch_bytes_max: int = 32 * MIB  # one batch, uncompressed, with its columns: BatchTooLarge beyond
     pending_bytes_max: int = 64 * MIB  # queued by append_async and not written: later ones wait

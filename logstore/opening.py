@@ -6,6 +6,7 @@ finished work.
 
 from __future__ import annotations
 
+import errno
 import logging
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from logstore.config import Config
 from logstore.directory import Directory
-from logstore.errors import CorruptLog, LogPoisoned, NoLog
+from logstore.errors import CorruptLog, DiskFull, LogPoisoned, NoLog
 from logstore.filesystem import File
 from logstore.frame import MARK_BYTES, SegmentHeader, pack_segment_header
 from logstore.index import ROW, Index, read_saved_header
@@ -24,6 +25,12 @@ from logstore.segment import Segment, new_segment_id
 from logstore.walk import READ_BYTES, Tail
 
 log = logging.getLogger("logstore")
+
+NO_MORE_FILES: Final = (errno.EMFILE, errno.ENFILE)  # for this process, or on this machine
+MORE_FILES_ADVICE: Final = (
+    "each segment holds a file open: "
+    "raise the limit of open files (ulimit -n), or use a larger segment_bytes_max"
+)
 
 ASIDE_FILES_MAX: Final = 16  # the oldest are removed beyond it
 
@@ -62,7 +69,8 @@ def open_directory(directory: Directory, config: Config, *, writable: bool) -> O
     """The log in `directory`, recovered; a new one if it holds none.
 
     Raises CorruptLog, changing nothing, where bytes that were once durable are damaged so that it is not known
-    where the log ends; UnsupportedFormat; NoLog if there is none and it may not be made.
+    where the log ends; UnsupportedFormat; NoLog if there is none and it may not be made; DiskFull if it has more
+    segments than this process may have files open.
     """
     while True:
         names = directory.names()
@@ -72,6 +80,10 @@ def open_directory(directory: Directory, config: Config, *, writable: bool) -> O
             # Segments that come and go next to a reader: what it found is of no one moment.
             if writable or directory.names() == names:
                 raise
+        except OSError as error:
+            if error.errno not in NO_MORE_FILES:
+                raise
+            raise DiskFull(f"{directory.path}: cannot open the log: {error}; {MORE_FILES_ADVICE}") from error
 
 
 def _open_files(directory: Directory, config: Config, *, writable: bool) -> Opened:
@@ -268,6 +280,7 @@ def create_segment(directory: Directory, header: SegmentHeader, spare: str | Non
         directory.sync()
     except OSError as error:
         try:
+            file.close()  # the sync needs a descriptor, and there may be no other
             fs.remove(store_path)
             directory.sync()  # appends may go on in the segment before: this one must not come back behind it
         except OSError as second:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import errno
 import random
+import resource
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache, partial
 from itertools import count
+from pathlib import Path
 
 import pytest
 
@@ -255,10 +257,48 @@ def test_roll_without_a_free_file_descriptor_is_refused_and_can_be_repeated() ->
     log.append(b"x" * 500)
     fs.fail("create", error=errno.EMFILE)
 
-    with pytest.raises(DiskFull, match="nothing was appended"):
+    with pytest.raises(
+        DiskFull, match="nothing was appended; each segment holds a file open: raise the limit"
+    ):
         log.append(b"y" * 500)
 
     assert log.append(b"y" * 500) == 1
+
+
+@pytest.mark.parametrize("free", range(8, 14))
+def test_log_that_has_used_up_all_file_descriptors_goes_on_once_there_are_more(
+    tmp_path: Path, no_background: None, free: int
+) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with (tmp_path / "probe").open("w") as probe:
+        lowest = probe.fileno()  # descriptors are given out from the lowest free one on
+    log = Log(tmp_path / "log", replace(WIDE, sync="never"))
+    appended = 0
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + free, limits[1]))
+        with pytest.raises(DiskFull, match="raise the limit"):
+            while True:
+                log.append(b"x" * 500)
+                appended += 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+    assert appended >= 1
+    assert log.append(b"x" * 500) == appended
+    log.close()
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_opening_without_free_file_descriptors_says_what_to_do(*, read_only: bool) -> None:
+    fs = CrashFileSystem()
+    full_segments(fs).close()
+    fs.fail("open", error=errno.EMFILE)
+
+    with pytest.raises(DiskFull, match="each segment holds a file open: raise the limit"):
+        Log(PATH, WIDE, read_only=read_only, filesystem=fs)
+
+    with Log(PATH, WIDE, filesystem=fs) as log:
+        assert len(list(log.scan())) == 7
 
 
 def test_entry_behind_a_failed_append_of_the_same_group_is_refused_too() -> None:
