@@ -173,8 +173,11 @@ def _start(file: File, header: SegmentHeader | None, base_index: int, previous: 
         return Tail.at_start(header)
     if previous is not None and previous.next_index == base_index:
         first = previous._replace(position=SEGMENT_HEADER_BYTES)
-    else:
-        first = Tail(SEGMENT_HEADER_BYTES, base_index, 0, 0, 0, 0)
+        found = find_frame(file, first)
+        if found is not None and found.next_index == base_index:  # perhaps behind a longer header
+            return first._replace(position=found.position)
+        return first
+    first = Tail(SEGMENT_HEADER_BYTES, base_index, 0, 0, 0, 0)
     found = find_frame(file, first)
     return first if found is None else found._replace(next_index=base_index)
 

@@ -241,6 +241,19 @@ def test_damaged_header_of_a_segment_costs_no_record(made: Made) -> None:
         assert list(log.scan()) == made.records
 
 
+def test_damaged_header_and_first_frame_of_a_segment_cost_only_that_frame(made: Made) -> None:
+    first = next(one for one in made.frames if one.path == made.stores[2])
+    made.damage(made.stores[2], 20)
+    made.damage(made.stores[2], first.position + 20)
+
+    assert logstore("repair", made.path, "--yes").code == 0
+
+    with Log(made.path, CONFIG) as log:
+        assert list(log.scan()) == made.without(range(first.first, first.end))
+        assert (log.start, log.end) == (0, 54)
+    assert made.findings() == []
+
+
 @pytest.mark.parametrize("missing", [[1], [1, 2]], ids=["one", "two"])
 def test_missing_segments_become_one_hole(made: Made, missing: list[int]) -> None:
     lost = range(made.segments[missing[0]].base_offset, made.segments[missing[-1]].end_offset)
