@@ -17,6 +17,7 @@ from typing import Final, cast
 from logstore.config import Config
 from logstore.directory import Directory
 from logstore.filesystem import File
+from logstore.frame import COMPACTED_MAGIC, FRAME_MAGIC, HOLE_MAGIC, LINK
 from logstore.index import Index
 from logstore.layout import Layout
 from logstore.opening import Opened, open_directory
@@ -26,6 +27,7 @@ from logstore.walk import Tail, Walk
 from logstore.writer import CUTS_MAX, Cut
 
 SEGMENT_ID_AT: Final = 24  # of the segment header
+REWRITTEN: Final = tuple(magic.to_bytes(4, "little") for magic in (COMPACTED_MAGIC, HOLE_MAGIC))
 PIECE_BYTES: Final = 8  # a segment's id; what every item starts with: its magic and a CRC
 
 
@@ -60,6 +62,12 @@ class _WatchedFile:
         self.last = None if position is None else (position, self._read(PIECE_BYTES, position))
         return self.last
 
+    def expect_last(self) -> None:
+        """Of a segment that was just surveyed: the last frame is what it was then, though it be cut since."""
+        segment, last = self._segment(), self.look_at_last()
+        if segment and last and last[1][:4] not in REWRITTEN:
+            self.last = (last[0], LINK.pack(FRAME_MAGIC, segment.tail.chain))
+
 
 class ReadOnlyView:
     """What the files held when they were last looked at; `refresh` looks again.
@@ -85,7 +93,7 @@ class ReadOnlyView:
         active.index.extend(rows)
         for segment in segments:
             self._watch(segment)
-        cast(_WatchedFile, active.file).look_at_last()
+            cast(_WatchedFile, segment.file).expect_last()
         return Layout.of(tuple(segments))
 
     def _watch(self, segment: Segment) -> None:

@@ -148,6 +148,20 @@ def test_log_that_was_cut_and_filled_up_reads_as_it_is_now(tmp_path: Path, segme
                 next(following)
 
 
+def test_segment_that_is_cut_before_it_is_first_read_is_not_read_by_its_old_index(
+    tmp_path: Path, no_background: None
+) -> None:
+    with Log(tmp_path, CONFIG) as log:
+        fill(log, 4)  # none is sealed
+        with Log(tmp_path, read_only=True) as look:
+            log.truncate_suffix(3)
+            log.append_batch([b"another size"] * 7)
+            fill(log, 4, batch=3)
+
+            offsets = range(log.segments()[1].base_offset)
+            assert [look.read(offset) for offset in offsets] == [log.read(offset) for offset in offsets]
+
+
 @pytest.mark.parametrize(
     "change",
     [
