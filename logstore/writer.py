@@ -127,22 +127,19 @@ class Writer:
         """The offset of a record that is only a value."""
         if self._is_synced:
             return _first(self._commits.submit([encode_value(value, self._config)]))
-        lock = self._lock
-        lock.acquire()  # `with` would cost as much again as all of the locking
-        try:
-            if self._refusal is not None:
-                raise self._refusal()
-            offset = self._appender.write_value(value)
-            if offset is not None:
-                self.end = offset + 1
-                if self._wakers:
-                    self._wake()
-                return offset
-        except BaseException as error:
-            self._note_failure(error)
-            raise
-        finally:
-            lock.release()
+        with self._lock:
+            try:
+                if self._refusal is not None:
+                    raise self._refusal()
+                offset = self._appender.write_value(value)
+                if offset is not None:
+                    self.end = offset + 1
+                    if self._wakers:
+                        self._wake()
+                    return offset
+            except BaseException as error:
+                self._note_failure(error)
+                raise
         return self.append_one(encode_value(value, self._config))
 
     def is_quick(self, size: int) -> bool:

@@ -137,9 +137,8 @@ class Producer:
         if size > self._record_bytes_max:
             raise RecordTooLarge(size, self._record_bytes_max)
         size += RECORD_OVERHEAD_BYTES
-        config, lock = self._config, self._lock
-        lock.acquire()  # `with` would cost as much again as the rest of this function
-        try:
+        config = self._config
+        with self._lock:
             if self._pending_bytes + size > config.pending_bytes_max and self._pending_bytes:
                 raise ProducerFull(f"{self._pending_bytes} bytes wait to be stored")
             if self._is_closed:
@@ -154,8 +153,6 @@ class Producer:
             batch.values.append(value)
             batch.bytes += size
             self._pending_bytes += size
-        finally:
-            lock.release()
         if number == 0:
             self._call_in_loop(self._begin_linger, batch)
         return Handle(batch, number)
