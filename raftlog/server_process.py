@@ -9,7 +9,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Final
@@ -77,22 +77,25 @@ def server_process(folder: Path, certs: Path, settings: Mapping[str, object]) ->
     )  # fmt: skip
     command = [sys.executable, "-m", "raftlog", "serve", "--config-file", str(config)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAFTLOG_")}
-    # A session of its own: Ctrl-C reaches us alone, and we stop the server.
-    with subprocess.Popen(
-        command, stderr=subprocess.PIPE, env=environment, start_new_session=True
-    ) as process:
-        server = ServerProcess(process)
+    with ThreadPoolExecutor(1) as starter:
+        # By a thread, since no signal interrupts it: what was started is known, and so is stopped.
+        # A session of its own: Ctrl-C reaches us alone, and we stop the server.
+        started = starter.submit(
+            subprocess.Popen, command, stderr=subprocess.PIPE, env=environment, start_new_session=True
+        )
         try:
+            server = ServerProcess(started.result())
             _ = server.address
             yield server
         finally:
-            process.terminate()
-            try:
-                code = process.wait(STOP_S_MAX)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                raise ServerFailed(
-                    f"the server did not stop within {STOP_S_MAX:.0f} s\n{server.tail}"
-                ) from None
+            with started.result() as process:
+                process.terminate()
+                try:
+                    code = process.wait(STOP_S_MAX)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    raise ServerFailed(
+                        f"the server did not stop within {STOP_S_MAX:.0f} s\n{server.tail}"
+                    ) from None
         if code:
             raise ServerFailed(f"the server ended with exit code {code}\n{server.tail}")

@@ -364,12 +364,15 @@ def test_the_demo_ended_by_sigterm_leaves_nothing_behind(tmp_path: Path) -> None
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
     ) as process:
-        deadline = time.monotonic() + COMMAND_S_MAX
-        while not processes():
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-        process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=COMMAND_S_MAX)
+        try:
+            deadline = time.monotonic() + COMMAND_S_MAX
+            while not processes():  # from the moment in which its server is there
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+            process.send_signal(signal.SIGTERM)
+            _, errors = process.communicate(timeout=COMMAND_S_MAX)
+        finally:
+            process.kill()
 
     assert (process.returncode, errors, processes(), list(tmp_path.iterdir())) == (143, b"", [], [])
 
