@@ -191,8 +191,11 @@ def read_saved_header(fs: FileSystem, path: str) -> SavedIndex | None:
 
 
 def load_index(fs: FileSystem, path: str, saved: SavedIndex) -> Index | None:
-    """The rows of a saved index, or None if they are damaged."""
-    file = fs.open(path, writable=False)
+    """The rows of a saved index, or None if they are damaged, or gone since its header was read."""
+    try:
+        file = fs.open(path, writable=False)
+    except FileNotFoundError:
+        return None
     data = file.read(HEADER_BYTES + saved.count * ROW_BYTES, 0)
     file.close()
     if len(data) < HEADER_BYTES + saved.count * ROW_BYTES:

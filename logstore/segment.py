@@ -275,7 +275,10 @@ class Segment:
         self._note(run.entry_index, np.where(run.is_plain, np.uint8(PLAIN), np.uint8(OTHER)).tobytes())
 
     def _note(self, entry_index: int, how: bytes) -> None:
-        verified, row = self.index.verified, entry_index - self.base_index
+        index = self._index
+        if index is None:  # forgotten meanwhile; loading it only for this could meet a segment that is gone
+            return
+        verified, row = index.verified, entry_index - self.base_index
         if row + len(how) <= len(verified):
             verified[row : row + len(how)] = how
 

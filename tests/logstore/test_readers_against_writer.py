@@ -19,6 +19,8 @@ import pytest
 
 from logstore import Config, Log, LogClosed, OffsetOutOfRange, Record, RecordCompacted
 from logstore.config import SyncPolicy
+from logstore.index import load_index, read_saved_header
+from logstore.run import Run
 from logstore.segment import Segment
 from logstore.testing import CrashFileSystem
 from logstore.truncation import cut_segment
@@ -391,3 +393,41 @@ def test_follower_that_looks_again_while_somebody_appends_gets_nothing_twice(
     seen += [record.offset for record in next(batches)]
 
     assert seen == [0, 1, 2, 3]
+
+
+@pytest.mark.usefixtures("no_background")
+def test_frames_in_hand_are_given_out_though_their_segment_goes_and_its_index_was_forgotten(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for value in (b"x" * 400, b"y" * 400, b"z"):
+        log.append(value)
+    segments = log._view.layout.segments
+
+    def go() -> None:
+        for segment in segments:
+            segment.forget_index()
+        log.reset()
+
+    def run(walk: Walk) -> Run | None:
+        found = whole_run(walk)
+        if changes:
+            changes.pop()()
+        return found
+
+    whole_run, changes = Walk.run, [go]
+    monkeypatch.setattr(Walk, "run", run)
+
+    assert next(log.batches(0)).to_pylist() == [b"x" * 400]
+
+
+def test_index_that_goes_while_it_is_loaded_is_not_there() -> None:
+    log = Log("data", Config(segment_bytes_max=600), filesystem=(disk := CrashFileSystem()))
+    log.append(b"x" * 400)
+    log.append(b"y" * 400)
+    path = log._view.layout.segments[0].index_path
+    saved = read_saved_header(disk, path)
+    assert saved is not None
+
+    log.remove()
+
+    assert load_index(disk, path, saved) is None
