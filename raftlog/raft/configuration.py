@@ -25,8 +25,8 @@ from typing import Any, NamedTuple, assert_never
 from raftlog.engine import NodeId
 
 CHANGES_MAX = 64  # in one ConfigurationChange: a cluster has a handful of nodes; more is refused
-NODE_NAME_CHARACTERS_MAX = 255  # as long as a host name may be; a longer one is refused
-CHANGE_BYTES_MAX = 128 * 1024  # above what the two limits allow in four-byte characters; not even parsed
+NODE_NAME_CHARACTERS_MAX = 63  # as the server's settings allow; a longer one is refused
+CHANGE_BYTES_MAX = 32 * 1024  # above what these two allow in four-byte characters; more is not even parsed
 
 
 class InvalidChange(Exception):
