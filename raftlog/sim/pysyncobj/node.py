@@ -1,0 +1,258 @@
+"""One PySyncObj node as an engine: events in, effects out, no thread, socket or file.
+
+It runs as the package's own thread would run it: handlers when a message came in, then a tick; a tick after 50 ms
+without any. An exception is logged and the node goes on, as that thread does.
+"""
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, assert_never
+
+from pysyncobj import FAIL_REASON, SyncObj, SyncObjConf, replicated
+from pysyncobj.node import Node
+from pysyncobj.transport import Transport
+
+from raftlog.engine import Effect, NodeId, Note, Receive, Reply, Send, Wake
+from raftlog.sim.pysyncobj.disk import DUMP_FILE, Disk
+from raftlog.sim.pysyncobj.requests import (
+    AddMember,
+    Command,
+    Compact,
+    Done,
+    Failed,
+    Outcome,
+    RemoveMember,
+    Request,
+    TransferLeadership,
+    Unknown,
+)
+from raftlog.sim.pysyncobj.streams import Fields, Packet, Streams
+from raftlog.sim.pysyncobj.surroundings import Log, Surroundings
+
+TICK_S = 0.05  # its default autoTickPeriod
+SEND_S = 0.001  # what a send costs the sender; without it a loop of PySyncObj that waits for time to pass never ends
+
+Event = Receive[Packet] | Request | Wake
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Those of PySyncObj's settings that a run chooses; the rest is as it comes."""
+
+    retry_s: float = 0.5  # 5 by default: shorter, for more to happen in a run
+    compaction_entries_min: int = 5000
+    chunk_bytes: int = 2**16
+    leader_fallback_s: float = 30.0
+
+
+class Peer(Node):  # type: ignore[misc]
+    """A node whose hash is the same in every process, and so the order of PySyncObj's sets."""
+
+    @property
+    def address(self) -> str:
+        return str(self.id)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Peer) and self.id == other.id
+
+    def __hash__(self) -> int:
+        return zlib.crc32(self.id.encode())
+
+
+class Machine(SyncObj):  # type: ignore[misc]
+    """The replicated table: a value or a list per key."""
+
+    def __init__(self, applied: Callable[[int, str, tuple[Any, ...]], None], *arguments: Any, **named: Any) -> None:
+        self._tell_applied = applied  # set before SyncObj looks: what is set after it is replicated state
+        super().__init__(*arguments, **named)
+        self.table: dict[str, Any] = {}
+
+    @replicated
+    def write(self, key: str, value: Any) -> None:
+        self._tell_applied(self.raftLastApplied + 1, "write", (key, value))
+        self.table[key] = value
+
+    @replicated
+    def append(self, key: str, value: Any) -> None:
+        self._tell_applied(self.raftLastApplied + 1, "append", (key, value))
+        self.table[key] = (*self.table.get(key, ()), value)
+
+    @replicated
+    def cas(self, key: str, expected: Any, value: Any) -> bool:
+        self._tell_applied(self.raftLastApplied + 1, "cas", (key, expected, value))
+        if self.table.get(key) != expected:
+            return False
+        self.table[key] = value
+        return True
+
+    @replicated
+    def read(self, key: str) -> Any:
+        self._tell_applied(self.raftLastApplied + 1, "read", (key,))
+        return self.table.get(key)
+
+
+class SimulatedTransport(Transport):  # type: ignore[misc]
+    """PySyncObj's side of `Streams`."""
+
+    def __init__(self, node: PySyncObjNode, members: Sequence[NodeId]) -> None:
+        super().__init__(None, None, [])
+        self._node = node
+        for member in members:
+            node.streams.add(member)
+
+    def addNode(self, node: Node) -> None:
+        self._node.streams.add(node.id)
+
+    def dropNode(self, node: Node) -> None:
+        self._node.streams.drop(node.id)
+
+    def send(self, node: Node, message: dict[str, Any]) -> bool:
+        return self._node.send(node.id, message)
+
+    def destroy(self) -> None:
+        pass
+
+    # Streams calls these.
+
+    def connected(self, peer: NodeId) -> None:
+        self._onNodeConnected(Peer(peer))
+
+    def disconnected(self, peer: NodeId) -> None:
+        self._onNodeDisconnected(Peer(peer))
+
+    def received(self, peer: NodeId, fields: Fields) -> None:
+        self._onMessageReceived(Peer(peer), dict(fields))
+
+
+class PySyncObjNode:
+    """The engine. `members` are those it is started with, itself or not among them; the rest it learns.
+
+    Notes: "applied" with index, method and arguments; "error" with what PySyncObj logged.
+    """
+
+    def __init__(
+        self,
+        node_id: NodeId,
+        members: Sequence[NodeId],
+        disk: Disk,
+        *,
+        settings: Settings,
+        rng: random.Random,
+        now: float = 0.0,
+    ) -> None:
+        self.node_id = node_id
+        self.disk = disk
+        self._now = now  # its clock: what `step` was told, plus what its own sends cost
+        self._tick_at = now
+        self._effects: list[Effect] = []
+        others = [member for member in members if member != node_id]
+        conf = SyncObjConf(
+            autoTick=False,
+            dynamicMembershipChange=True,
+            connectionRetryTime=settings.retry_s,
+            logCompactionMinEntries=settings.compaction_entries_min,
+            logCompactionBatchSize=settings.chunk_bytes,
+            leaderFallbackTimeout=settings.leader_fallback_s,
+            journalFile="journal" if disk.keeps else None,
+            fullDumpFile=DUMP_FILE if disk.keeps else None,
+            useFork=False,
+        )
+        self.streams = Streams(
+            node_id,
+            rng=rng,
+            read_timeout_s=conf.connectionTimeout,
+            retry_s=settings.retry_s,
+            send=lambda peer, packet: self._effects.append(Send(peer, packet)),
+            connected=lambda peer: self._transport.connected(peer),
+            disconnected=lambda peer: self._transport.disconnected(peer),
+        )
+        self._transport = SimulatedTransport(self, others)
+        self._surroundings = Surroundings(disk, rng=rng, clock=lambda: self._now, log=Log(self._tell_error))
+        with self._surroundings:
+            self.machine = Machine(
+                self._tell_applied,
+                Peer(node_id),
+                [Peer(member) for member in others],
+                conf,
+                nodeClass=Peer,
+                transport=self._transport,
+            )
+
+    def step(self, event: Event, now: float) -> None:
+        """Take in what happened, then let PySyncObj tick."""
+        self._now = max(self._now, now)
+        with self._surroundings:
+            try:
+                self._handle(event)
+                self.streams.tick(self._now)
+                self.machine.doTick(0)
+            except Exception as error:  # noqa: BLE001  # its own thread logs whatever it is, and goes on
+                self._tell_error(f"{type(error).__name__}: {error}")
+        self._tick_at = now + TICK_S
+
+    def drain(self) -> list[Effect]:
+        """What is to be done, in order."""
+        effects, self._effects = self._effects, []
+        return effects
+
+    def deadline(self) -> float | None:
+        """When its thread would tick again."""
+        return self._tick_at
+
+    def send(self, peer: NodeId, message: dict[str, Any]) -> bool:
+        """A message of PySyncObj's, as a value."""
+        self._now += SEND_S
+        entries = message.get("entries")
+        if entries is not None:
+            message = {**message, "entries": tuple(entries)}
+        return self.streams.send(peer, tuple(message.items()), self._now)
+
+    def _handle(self, event: Event) -> None:
+        match event:
+            case Receive(sender, packet):
+                for fields in self.streams.receive(sender, packet, self._now):
+                    self._transport.received(sender, fields)
+            case Wake():
+                pass
+            case Command(request, method, arguments):
+                getattr(self.machine, method)(*arguments, callback=self._callback(request))
+            case AddMember(request, node):
+                self.machine.addNodeToCluster(Peer(node), callback=self._callback(request))
+            case RemoveMember(request, node):
+                if node == self.node_id:
+                    self._effects.append(Reply(request, Failed("REQUEST_DENIED")))  # as its admin port answers
+                else:
+                    self.machine.removeNodeFromCluster(Peer(node), callback=self._callback(request))
+            case TransferLeadership(request, node):
+                target = None if node is None else Peer(node)
+                self.machine.transferLeadership(target, callback=self._callback(request))
+            case Compact():
+                self.machine.forceLogCompaction()
+            case _:
+                assert_never(event)
+
+    def _callback(self, request: int) -> Callable[[Any, int], None]:
+        return lambda result, reason: self._effects.append(Reply(request, outcome(result, reason)))
+
+    def _tell_applied(self, index: int, method: str, arguments: tuple[Any, ...]) -> None:
+        fields = {"index": index, "method": method, "arguments": arguments}
+        self._effects.append(Note("applied", fields))
+
+    def _tell_error(self, message: str) -> None:
+        self._effects.append(Note("error", {"message": message}))
+
+
+_REASONS = {value: name for name, value in vars(FAIL_REASON).items() if name.isupper()}
+_UNKNOWN = frozenset({"LEADER_CHANGED", "UNKNOWN_OUTCOME"})
+
+
+def outcome(result: Any, reason: int) -> Outcome:
+    """What a callback was told, in three words."""
+    name = _REASONS[reason]
+    if name == "SUCCESS":
+        return Done(result)
+    return Unknown(name) if name in _UNKNOWN else Failed(name)
