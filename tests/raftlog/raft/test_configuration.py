@@ -151,12 +151,16 @@ def test_change_is_written_in_one_form() -> None:
         '{"changes":[],"transition":"auto"}'.encode("utf-16"),
         b"[" * 20_000,
         b"9" * 20_000,
-        b" " * (CHANGE_BYTES_MAX + 1),
     ],
 )
 def test_bytes_that_are_no_change_are_refused(data: bytes) -> None:
     with pytest.raises(InvalidChange):
         ConfigurationChange.from_bytes(data)
+
+
+def test_more_bytes_than_any_change_has_are_not_parsed() -> None:
+    with pytest.raises(InvalidChange, match="32769 bytes"):
+        ConfigurationChange.from_bytes(b"[" * (CHANGE_BYTES_MAX + 1))
 
 
 def test_every_flipped_byte_is_refused_or_is_another_change() -> None:
