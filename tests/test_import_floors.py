@@ -50,6 +50,12 @@ RULES = {
     "logstore.testing": Rule(("logstore.errors", "logstore.filesystem"), ()),
     "logstore.benchmark": Rule(EMBED, ("numpy",), ("lmdb", "rocksdict")),
     "logstore.cli": Rule(EMBED, ("typer", "rich")),
+    # ── protocols as values, and the world that tries to break them ──
+    "raftlog.engine": Rule((), ()),
+    "raftlog.raft": Rule(("raftlog.engine",), ()),
+    "raftlog.sim": Rule(("raftlog.engine", "raftlog.raft"), (), ("pysyncobj",)),
+    "raftlog.sim.cli": Rule(("raftlog.sim",), ("typer", "rich")),
+    "raftlog.sim.__main__": Rule(("raftlog.sim.cli",), ()),
     # ── the server, its clients and its tools ──
     "raftlog.errors": Rule((), ()),
     "raftlog.file_stamp": Rule((), ()),

@@ -26,13 +26,14 @@ class EntryKind(IntEnum):
 class Entry(NamedTuple):
     """One entry of the log."""
 
-    index: int  # from 1
+    index: int  # type: ignore[assignment]  # from 1; it hides tuple.index, which nobody needs here
     term: int
     kind: EntryKind
     data: bytes  # opaque, unless the kind is CONFIGURATION: a ConfigurationChange's bytes
 
 
-class Snapshot(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Snapshot:
     """What a snapshot of the views stands for; its data is the storage's."""
 
     index: int  # of the last entry that it contains

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from raftlog.engine import NodeId
 from raftlog.raft.configuration import Configuration
 from raftlog.raft.messages import Entry, Snapshot
 
@@ -14,8 +15,7 @@ class HardState(NamedTuple):
     """What must survive a crash beside the log."""
 
     term: int = 0
-    vote: str = ""  # for whom in this term; empty for nobody
-    commit: int = 0  # a lower bound; at least as durable as the entries that it was written with
+    vote: NodeId | None = None  # for whom in this term
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +37,15 @@ class Write:
     """What a `Persist` effect carries; all of it is durable, or none, or a prefix of the entries.
 
     The order is: hard state, then snapshot part, then entries. Entries take the place of everything at and above the
-    index of the first.
+    index of the first. `commit` is written with the entries and as durable as they are; without any it need not be
+    written. (A node whose log holds a configuration change knows by it that the change before was committed. Without
+    that it could campaign under a configuration two changes old, whose majorities need not meet those of today.)
     """
 
-    hard_state: HardState | None = None
+    hard_state: HardState | None = None  # None: as it was
     snapshot: SnapshotPart | None = None
     entries: Sequence[Entry] = ()
+    commit: int = 0  # the highest index known to be committed
 
 
 class Storage(Protocol):
@@ -50,6 +53,10 @@ class Storage(Protocol):
 
     def hard_state(self) -> HardState:
         """What was written last."""
+
+    @property
+    def commit(self) -> int:
+        """Of the last write with entries that is whole; a lower bound of what is committed."""
 
     def configuration(self) -> Configuration:
         """In force at `applied`."""

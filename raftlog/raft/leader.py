@@ -1,0 +1,501 @@
+"""A leader: appends what is proposed, sends it to all, commits what a quorum has, answers reads, hands over.
+
+What is proposed or read between two calls of `drain` is taken together: one append, one round of heartbeats.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from raftlog.engine import NodeId
+from raftlog.raft.configuration import Change, ChangeKind, ConfigurationChange, InvalidChange, apply_change
+from raftlog.raft.events import ChangeConfiguration, Promote, Propose, Read, Refused, Why
+from raftlog.raft.messages import (
+    Append,
+    AppendRejected,
+    AppendReply,
+    Entry,
+    EntryKind,
+    Heartbeat,
+    HeartbeatReply,
+    Message,
+    ReadRequest,
+    SnapshotChunk,
+    SnapshotReply,
+    TimeoutNow,
+    TransferRequest,
+)
+from raftlog.raft.progress import Inflights, Progress, ProgressState, track
+from raftlog.raft.quorum import VoteResult, joint_committed_index, joint_vote_result
+from raftlog.raft.reads import Reads, WaitingRead
+from raftlog.raft.role import Role
+from raftlog.raft.snapshots import SnapshotTransfer
+
+if TYPE_CHECKING:
+    from raftlog.raft.node import RaftNode
+
+_new_entry: Final[Callable[[tuple[Any, ...]], Entry]] = partial(
+    tuple.__new__, Entry
+)  # half the time of Entry()
+
+
+class Leader:
+    __slots__ = (
+        "_heartbeat_at", "_is_news", "_lease_until", "_queued", "_queued_bytes", "_reads", "_snapshots", "_uncommitted",
+        "_uncommitted_bytes", "node", "pending_change", "progress", "transferee",
+    )  # fmt: skip
+
+    name: Final = Role.LEADER
+
+    progress: dict[NodeId, Progress]  # of every member, sorted by name
+    pending_change: int  # no configuration change may be proposed before this index is applied
+    transferee: NodeId | None  # to whom leadership is being handed over; meanwhile nothing is proposed
+
+    def __init__(self, node: RaftNode) -> None:
+        """A new term begins with a no-op: what was before can only be committed with an entry of this term."""
+        log, config = node.log, node.config
+        self.node = node
+        self.progress = {
+            member: Progress(
+                inflights=Inflights(config.inflight_messages_max, config.inflight_bytes_max),
+                next=log.last_index + 1,
+                is_learner=member in node.configuration.learners,
+            )
+            for member in node.configuration.members
+        }
+        own = self.progress[node.id]
+        own.match = log.durable
+        own.become_replicate()
+        own.recent_active = True
+        # There may be a change among the entries that are not applied yet: wait for all of them.
+        self.pending_change = log.last_index
+        self.transferee = None
+        self._queued: list[Propose] = []
+        self._queued_bytes = 0
+        self._uncommitted: deque[tuple[int, int]] = (
+            deque()
+        )  # last index and bytes of each append not committed
+        self._uncommitted_bytes = 0
+        self._reads = Reads()
+        self._snapshots: dict[NodeId, SnapshotTransfer] = {}
+        self._heartbeat_at = node.now + config.heartbeat_interval_s
+        self._lease_until = node.now
+        self._is_news = False  # entries or a commit index that the others have not been sent
+        self._append([Entry(log.last_index + 1, node.term, EntryKind.NO_OP, b"")], 0)
+
+    @property
+    def leader(self) -> NodeId:
+        return self.node.id
+
+    def retire(self) -> None:
+        """Leadership is lost: requests that were not begun are refused; those that wait for a quorum cannot be served."""
+        node = self.node
+        for proposal in self._queued:
+            node.reply(proposal.request, Refused(Why.NOT_LEADER, node.role.leader))
+        for requester, request in self._reads.give_up():
+            if requester == node.id:
+                node.reply(request, Refused(Why.NOT_LEADER, node.role.leader))
+
+    # ── requests ────────────────────────────────────────────────────────────────────────────────────
+
+    def propose(self, event: Propose) -> None:
+        """Queue it for the next append, unless too much is waiting."""
+        size = sum(map(len, event.payloads))
+        why = self._refusal(size)
+        if why is not None:
+            self.node.reply(event.request, Refused(why, self.node.id))
+            return
+        self._queued.append(event)
+        self._queued_bytes += size
+
+    def _refusal(self, size: int) -> Why | None:
+        if self.node.id not in self.progress:
+            return Why.NOT_A_MEMBER
+        if self.transferee is not None:
+            return Why.TRANSFERRING
+        waiting = self._uncommitted_bytes + self._queued_bytes
+        if waiting and size and waiting + size > self.node.config.uncommitted_bytes_max:
+            return Why.OVERLOADED
+        if len(self._queued) + len(self.node.proposals) >= self.node.config.requests_max:
+            return Why.OVERLOADED
+        return None
+
+    def change_configuration(self, event: ChangeConfiguration) -> None:
+        node, change = self.node, event.change
+        why, detail = self._refusal(0), ""
+        if why is None and node.config.validate_changes:
+            if self.pending_change > node.log.applied:
+                why = Why.CHANGE_PENDING
+                detail = f"entry {self.pending_change} is not applied yet, {node.log.applied} is"
+            else:
+                try:
+                    apply_change(node.configuration, change)
+                except InvalidChange as error:
+                    why, detail = Why.INVALID_CHANGE, str(error)
+        if why is not None:
+            node.reply(event.request, Refused(why, node.id, detail))
+            return
+        index = self._append_change(change)
+        node.proposals.appended(event.request, index, index, node.term)
+
+    def _append_change(self, change: ConfigurationChange) -> int:
+        index = self.node.log.last_index + 1
+        self.pending_change = index
+        self._append([Entry(index, self.node.term, EntryKind.CONFIGURATION, change.to_bytes())], 0)
+        return index
+
+    def read(self, event: Read) -> None:
+        if len(self._reads) >= self.node.config.requests_max:
+            self.node.reply(event.request, Refused(Why.OVERLOADED, self.node.id))
+        else:
+            self._read(self.node.id, event.request)
+
+    def _read(self, requester: NodeId, request: int) -> None:
+        log = self.node.log
+        if len(self._reads) >= self.node.config.requests_max:
+            return  # the requester's own time limit answers
+        if log.term(log.committed) != self.node.term:
+            self._reads.early.append((requester, request))
+        elif self.node.configuration.all_voters == (self.node.id,) or self._has_lease:
+            self.node.answer_read(requester, request, log.committed)
+        else:
+            self._reads.add(WaitingRead(requester, request, log.committed))
+
+    @property
+    def _has_lease(self) -> bool:
+        return self.node.config.lease_reads and self.transferee is None and self.node.now < self._lease_until
+
+    def transfer(self, to: NodeId) -> None:
+        """Hand over to a voter, once it has every entry; given up after an election timeout.  (Dissertation 3.10)"""
+        node, progress = self.node, self.progress.get(to)
+        if progress is None or progress.is_learner or to in (node.id, self.transferee):
+            return
+        self.transferee = to
+        node.election_start = node.now
+        node.note("transferring_leadership", term=node.term, to=to)
+        if progress.match == node.log.last_index:
+            node.send(to, TimeoutNow(node.term))
+        else:
+            self._send_append(to, progress)
+
+    def promote(self, event: Promote) -> None:
+        node, learner = self.node, event.learner
+        progress = self.progress.get(learner)
+        lag = node.log.last_index - (progress.match if progress is not None else 0)
+        if progress is None or not progress.is_learner:
+            node.reply(event.request, Refused(Why.INVALID_CHANGE, node.id, f"{learner} is not a learner"))
+        elif lag > node.config.promotion_lag_max or not progress.recent_active:
+            detail = f"{learner} is {lag} entries behind; at most {node.config.promotion_lag_max} are allowed"
+            node.reply(event.request, Refused(Why.NOT_CAUGHT_UP, node.id, detail))
+        else:
+            change = ConfigurationChange((Change(ChangeKind.ADD_VOTER, learner),))
+            self.change_configuration(ChangeConfiguration(event.request, change))
+
+    # ── messages ────────────────────────────────────────────────────────────────────────────────────
+
+    def receive(self, sender: NodeId, message: Message) -> None:
+        """A message of this term."""
+        if isinstance(message, TransferRequest):
+            self.transfer(NodeId(message.to))
+            return
+        if isinstance(message, ReadRequest):
+            self._read(sender, message.request)
+            return
+        progress = self.progress.get(sender)
+        if progress is None:
+            return  # it was removed
+        progress.recent_active = True
+        match message:
+            case AppendReply():
+                self._acknowledged(sender, progress, message.match)
+            case AppendRejected():
+                self._rejected(sender, progress, message)
+            case HeartbeatReply():
+                self._heartbeat_answered(sender, progress, message.round)
+            case SnapshotReply():
+                self._chunk_acknowledged(sender, progress, message)
+            case _:
+                pass  # a vote that came late
+
+    def _acknowledged(self, sender: NodeId, progress: Progress, match: int) -> None:
+        """A member has everything up to `match` on its disk."""
+        node, log = self.node, self.node.log
+        if match > log.last_index:
+            node.note("impossible_reply", sender=sender, match=match, last=log.last_index)
+            return
+        was_probed = progress.state is ProgressState.PROBE and progress.match == match
+        if not (progress.maybe_update(match) or was_probed):
+            return
+        if progress.state is ProgressState.PROBE:
+            progress.become_replicate()
+        elif progress.state is ProgressState.REPLICATE:
+            progress.inflights.free_through(match)
+        elif progress.match + 1 >= log.first_index:  # whatever snapshot it was, the log continues it
+            self._snapshots.pop(sender, None)
+            progress.become_probe()
+            progress.become_replicate()
+        self._commit()
+        if sender == node.id:
+            return
+        if progress.can_bump_commit(log.committed):
+            self._send_append(sender, progress)
+        self._send_entries(sender, progress)
+        if sender == self.transferee and progress.match == log.last_index:
+            node.send(sender, TimeoutNow(node.term))
+
+    def _rejected(self, sender: NodeId, progress: Progress, message: AppendRejected) -> None:
+        """The logs do not match there. Where they can, both sides' terms tell: each step skips a whole term."""
+        hint = message.hint_index
+        if message.hint_term > 0:
+            hint = self.node.log.match_below(hint, message.hint_term)[0]
+        if progress.maybe_decrease(message.prev_index, hint):
+            if progress.state is ProgressState.REPLICATE:
+                progress.become_probe()
+            self._send_append(sender, progress)
+
+    def _heartbeat_answered(self, sender: NodeId, progress: Progress, round_number: int) -> None:
+        """What was sent may be lost: once per heartbeat another append may go out, although the flow is paused."""
+        progress.is_flow_paused = False
+        if progress.match < self.node.log.last_index or progress.state is ProgressState.PROBE:
+            self._send_append(sender, progress)
+        transfer = self._snapshots.get(sender)
+        if transfer is not None and transfer.is_stuck():
+            self._send_chunk(sender, progress, transfer)
+        acknowledged = self._reads.acknowledge(sender, round_number)
+        self._confirm_reads(acknowledged)
+
+    def _confirm_reads(self, acknowledged: dict[NodeId, int]) -> None:
+        node, configuration = self.node, self.node.configuration
+        acknowledged = {**acknowledged, node.id: self._reads.round}
+        confirmed = joint_committed_index(configuration.voters, configuration.outgoing, acknowledged)
+        ready, sent_at = self._reads.confirmed(confirmed)
+        if sent_at is not None:
+            config = node.config
+            self._lease_until = sent_at + config.election_timeout_s_min * (1 - config.clock_drift_max)
+        for read in ready:
+            node.answer_read(read.requester, read.request, read.index)
+
+    def unreachable(self, peer: NodeId) -> None:
+        """What was sent optimistically is probably lost."""
+        progress = self.progress.get(peer)
+        if progress is not None and progress.state is ProgressState.REPLICATE:
+            progress.become_probe()
+
+    # ── appending and sending ───────────────────────────────────────────────────────────────────────
+
+    def flush(self) -> None:
+        """Append what was proposed, begin the round that reads wait for, tell all what is new."""
+        node, log = self.node, self.node.log
+        if self._queued:
+            self._append_queued()
+        if self._reads.need_round:
+            self._send_heartbeats()
+        if self._is_news:
+            self._is_news = False
+            for member, progress in self.progress.items():
+                if member != node.id and (
+                    progress.next <= log.last_index or progress.sent_commit < log.committed
+                ):
+                    self._send_append(member, progress)
+                    self._send_entries(member, progress)
+
+    def _append_queued(self) -> None:
+        node, term = self.node, self.node.term
+        index = node.log.last_index
+        entries: list[Entry] = []
+        for proposal in self._queued:
+            first, kind = index + 1, proposal.kind
+            entries += [_new_entry((i, term, kind, data)) for i, data in enumerate(proposal.payloads, first)]
+            index = first + len(proposal.payloads) - 1
+            node.proposals.appended(proposal.request, first, index, term)
+        size = self._queued_bytes
+        self._queued.clear()
+        self._queued_bytes = 0
+        self._append(entries, size)
+
+    def _append(self, entries: Sequence[Entry], size: int) -> None:
+        self.node.log.append(entries)
+        self._uncommitted.append((entries[-1].index, size))
+        self._uncommitted_bytes += size
+        self._is_news = True
+
+    def _send_entries(self, to: NodeId, progress: Progress) -> None:
+        """As many appends as the window allows."""
+        while progress.next <= self.node.log.last_index and self._send_append(
+            to, progress, is_empty_worth=False
+        ):
+            pass
+
+    def _send_append(self, to: NodeId, progress: Progress, *, is_empty_worth: bool = True) -> bool:
+        """Send the next entries; without any (all sent, or the window is full) only if `is_empty_worth`.
+
+        An empty one tells the commit index, and finds out whether what is in flight was lost.
+        """
+        if progress.is_paused:
+            return False
+        node, log = self.node, self.node.log
+        prev_index = progress.next - 1
+        prev_term = log.term(prev_index)
+        if prev_term is None:
+            return self._send_snapshot(to, progress)
+        entries: Sequence[Entry] = ()
+        size = 0
+        is_full = progress.state is ProgressState.REPLICATE and progress.inflights.is_full
+        if prev_index < log.last_index and not is_full:
+            if progress.next < log.first_index:
+                return self._send_snapshot(to, progress)
+            entries, size = log.entries(progress.next, log.last_index + 1, node.config.append_bytes_max)
+        if not entries and not is_empty_worth:
+            return False
+        node.send(to, Append(node.term, prev_index, prev_term, entries, log.committed))
+        progress.sent_entries(len(entries), size)
+        progress.sent_commit = log.committed
+        return True
+
+    def _send_heartbeats(self) -> None:
+        node = self.node
+        round_number = self._reads.begin_round(node.now)
+        for member, progress in self.progress.items():
+            if member != node.id:
+                commit = min(progress.match, node.log.committed)  # never above what it is known to have
+                node.send(member, Heartbeat(node.term, commit, round_number))
+                progress.sent_commit = commit
+
+    # ── snapshots ───────────────────────────────────────────────────────────────────────────────────
+
+    def _send_snapshot(self, to: NodeId, progress: Progress) -> bool:
+        """The entries that this member needs are gone: begin to send what they came to."""
+        node, log = self.node, self.node.log
+        snapshot = log.storage.snapshot()
+        if not progress.recent_active or snapshot is None or snapshot.index < log.first_index - 1:
+            return False
+        node.note("sending_snapshot", to=to, index=snapshot.index, bytes=snapshot.size_bytes)
+        progress.become_snapshot(snapshot.index)
+        self._snapshots[to] = transfer = SnapshotTransfer(snapshot)
+        return self._send_chunk(to, progress, transfer)
+
+    def _send_chunk(self, to: NodeId, progress: Progress, transfer: SnapshotTransfer) -> bool:
+        node, snapshot = self.node, transfer.snapshot
+        data = node.log.storage.snapshot_data(snapshot, transfer.position, node.config.snapshot_chunk_bytes)
+        if data is None:  # a later one has taken its place; what is tried next is the next heartbeat reply's
+            del self._snapshots[to]
+            progress.pending_snapshot = 0
+            progress.become_probe()
+            return False
+        is_last = transfer.position + len(data) >= snapshot.size_bytes
+        node.send(to, SnapshotChunk(node.term, snapshot, transfer.position, data, is_last))
+        return True
+
+    def _chunk_acknowledged(self, sender: NodeId, progress: Progress, message: SnapshotReply) -> None:
+        transfer = self._snapshots.get(sender)
+        if transfer is not None and transfer.is_moved_to(message.index, message.position):
+            self._send_chunk(sender, progress, transfer)
+
+    # ── what was persisted, committed, applied ──────────────────────────────────────────────────────
+
+    def persisted(self) -> None:
+        """A leader counts itself when its own disk has the entries; they were sent to the others meanwhile."""
+        own = self.progress.get(self.node.id)
+        if own is not None and own.maybe_update(self.node.log.durable):
+            self._commit()
+
+    def _commit(self) -> None:
+        """Commit what a quorum has, if the last of it is of this term (paper, 5.4.2 and figure 8)."""
+        node, log = self.node, self.node.log
+        configuration = node.configuration
+        matches = {member: progress.match for member, progress in self.progress.items()}
+        index = joint_committed_index(configuration.voters, configuration.outgoing, matches)
+        if index <= log.committed or log.term(index) != node.term:
+            return
+        node.commit_to(index)
+        while self._uncommitted and self._uncommitted[0][0] <= index:
+            self._uncommitted_bytes -= self._uncommitted.popleft()[1]
+        self._is_news = True
+        early, self._reads.early = self._reads.early, []
+        for requester, request in early:
+            self._read(requester, request)
+
+    def applied(self) -> None:
+        """Leave a joint configuration that is to be left by itself, once it is in force."""
+        node = self.node
+        if (
+            node.configuration.auto_leave
+            and node.log.applied >= self.pending_change
+            and self.transferee is None
+        ):
+            node.note("leaving_joint_configuration", configuration=str(node.configuration))
+            self._append_change(ConfigurationChange(()))
+
+    def configuration_changed(self, newcomers: Collection[NodeId]) -> None:
+        node, config = self.node, self.node.config
+        self.progress = track(
+            self.progress, node.configuration, newcomers=newcomers, last_index=node.log.last_index,
+            inflight_count_max=config.inflight_messages_max, inflight_bytes_max=config.inflight_bytes_max,
+        )  # fmt: skip
+        for member in [
+            member for member in self._snapshots if member not in self.progress or member in newcomers
+        ]:
+            del self._snapshots[member]
+        if node.id not in node.configuration.all_voters:
+            if config.step_down_on_removal:
+                node.note("stepping_down", term=node.term, why="removed from the voters")
+                self._tell_commit()
+                node.become_follower(node.term, None)
+            return
+        self._commit()
+        for member, progress in self.progress.items():
+            if member != node.id:
+                self._send_append(member, progress, is_empty_worth=False)
+        if self.transferee is not None and self.transferee not in node.configuration.all_voters:
+            self.transferee = None
+
+    def _tell_commit(self) -> None:
+        """So that the others know without waiting for an election that this node is removed."""
+        for member, progress in self.progress.items():
+            if member != self.node.id and progress.sent_commit < self.node.log.committed:
+                self._send_append(member, progress)
+
+    # ── time ────────────────────────────────────────────────────────────────────────────────────────
+
+    def deadline(self) -> float:
+        times = [self._heartbeat_at, self.node.election_start + self.node.config.election_timeout_s_min]
+        if self.node.stalls_at is not None:
+            times.append(self.node.stalls_at)
+        return min(times)
+
+    def wake(self) -> None:
+        node, config = self.node, self.node.config
+        if node.is_disk_stalled:
+            self._hand_over()
+            return
+        if node.now >= node.election_start + config.election_timeout_s_min:
+            node.election_start = node.now
+            if config.check_quorum and not self._has_quorum():
+                node.note("stepping_down", term=node.term, why="no quorum was heard from")
+                node.become_follower(node.term, None)
+                return
+            self.transferee = None  # it had its time
+        if node.now >= self._heartbeat_at:
+            self._heartbeat_at = node.now + config.heartbeat_interval_s
+            self._send_heartbeats()
+
+    def _has_quorum(self) -> bool:
+        """Whether a quorum was heard from since this was asked last."""
+        node, configuration = self.node, self.node.configuration
+        active = {member: p.recent_active for member, p in self.progress.items() if not p.is_learner}
+        for member, progress in self.progress.items():
+            progress.recent_active = member == node.id
+        return joint_vote_result(configuration.voters, configuration.outgoing, active) is VoteResult.WON
+
+    def _hand_over(self) -> None:
+        """The disk does not answer: lead no longer, and name the voter that has most to take over."""
+        node = self.node
+        node.note("stepping_down", term=node.term, why="the disk stalls")
+        voters = [v for v in node.configuration.all_voters if v != node.id and self.progress[v].recent_active]
+        best = max(voters, key=lambda voter: self.progress[voter].match, default=None)
+        if best is not None:
+            node.send(best, TimeoutNow(node.term))
+        node.become_follower(node.term, None)

@@ -1,0 +1,535 @@
+"""A Raft node as a value: what all roles share.
+
+What a role does with a message is in follower.py, candidate.py and leader.py. Here is what holds in every role: terms,
+votes, the clock, what is handed out to be written and what has been, commit and apply.
+
+The path of one write is told in docs/ARCHITECTURE.md.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from raftlog.engine import (
+    Applied,
+    Apply,
+    Effect,
+    NodeId,
+    Note,
+    Persist,
+    Persisted,
+    Receive,
+    Reply,
+    Send,
+    Token,
+    Wake,
+)
+from raftlog.raft import invariants
+from raftlog.raft.candidate import Candidate, PreCandidate
+from raftlog.raft.config import RaftConfig
+from raftlog.raft.configuration import Configuration, InvalidChange, apply_change
+from raftlog.raft.events import (
+    Campaign,
+    ChangeConfiguration,
+    ForgetLeader,
+    Promote,
+    Propose,
+    Read,
+    ReadReady,
+    Refused,
+    TransferLeadership,
+    Unreachable,
+    Why,
+)
+from raftlog.raft.follower import Follower
+from raftlog.raft.leader import Leader
+from raftlog.raft.log import RaftLog
+from raftlog.raft.messages import (
+    Append,
+    Heartbeat,
+    HigherTerm,
+    Message,
+    PreVote,
+    PreVoteReply,
+    ReadReply,
+    ReadRequest,
+    Snapshot,
+    SnapshotChunk,
+    TransferRequest,
+    Vote,
+    VoteReply,
+)
+from raftlog.raft.progress import Progress
+from raftlog.raft.proposals import Proposals
+from raftlog.raft.role import Role
+from raftlog.raft.storage import HardState, SnapshotPart, Storage, Write
+from raftlog.raft.view import LogView
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What a node is and believes; `progress` (a copy of nothing: read it at once) is empty unless it leads."""
+
+    node: NodeId
+    role: Role
+    term: int
+    vote: NodeId | None
+    leader: NodeId | None
+    commit: int
+    applied: int
+    last_index: int
+    configuration: Configuration
+    progress: dict[NodeId, Progress] = field(default_factory=dict)
+
+
+class _Unwritten:
+    """A write that was handed out and is not durable yet."""
+
+    __slots__ = ("hard_state", "installs", "issued_at", "last", "token")
+
+    def __init__(
+        self, token: Token, last: int, hard_state: HardState, installs: Snapshot | None, issued_at: float
+    ) -> None:
+        self.token = token
+        self.last = last  # it vouches for the log up to here; later truncations lower it
+        self.hard_state = hard_state
+        self.installs = installs
+        self.issued_at = issued_at
+
+
+class RaftNode:
+    """One node of a Raft cluster: an engine (raftlog/engine.py).
+
+    `storage` is read only; it changes by the writes that are handed out. A node is made anew after every restart, from
+    the same storage. `now` is in seconds of a clock that never goes back; `rng` draws the election timeouts.
+    """
+
+    id: NodeId
+    config: RaftConfig
+    configuration: Configuration  # in force: the one that was applied last
+    log: RaftLog
+    term: int  # the latest this node has seen; never goes back
+    vote: NodeId | None  # for whom it voted in this term
+    role: Follower | PreCandidate | Candidate | Leader
+    now: float
+    election_start: float  # when the leader was heard of, or the campaign or the leader's quorum check began
+    election_timeout_s: float  # drawn anew whenever term or role changes
+    incoming: tuple[NodeId, Snapshot, int] | None  # a snapshot being received: from whom, which, bytes so far
+    durable_state: HardState  # what is known to be on the disk
+
+    def __init__(
+        self, node: NodeId, config: RaftConfig, storage: Storage, rng: random.Random, now: float = 0.0
+    ) -> None:
+        """Raises LostEntries if the storage contradicts itself."""
+        self.id = node
+        self.config = config
+        self.configuration = storage.configuration()
+        self.log = RaftLog(storage)
+        self.durable_state = storage.hard_state()
+        self.term, self.vote = self.durable_state
+        self.role = Follower(self)
+        self.now = now
+        self.incoming = None
+        self.proposals = Proposals()
+        self.view = LogView(self.log)
+        self._rng = rng
+        self._read_requests: dict[
+            int, float
+        ] = {}  # asked of the leader, and when they expire; in order of time
+        self._campaigns_at_once = config.first_leader == node and self.term == 0
+        # A node that may have replied to a heartbeat before it was restarted keeps to the lease.
+        self._is_in_lease = config.lease_reads and self.term > 0
+        self._token = 0
+        self._handed_state = self.durable_state
+        self._parts: list[SnapshotPart] = []  # received and not handed out
+        self._unwritten: deque[_Unwritten] = deque()
+        self._sends: list[tuple[NodeId, Message, bool]] = []  # with whether it waits for the disk
+        self._others: list[Effect] = []  # replies and notes
+        self._applying: deque[tuple[int, int]] = deque()  # handed out to be applied: last index, bytes
+        self._applying_bytes = 0
+        self.reset_election_clock()
+
+    # ── the engine ──────────────────────────────────────────────────────────────────────────────────
+
+    def step(self, event: Any, now: float) -> None:
+        """Take in an event of raftlog.engine or raftlog.raft.events. Raises LostEntries: then stop this node."""
+        assert now >= self.now, f"time went back from {self.now} to {now}"
+        self.now = now
+        if self.config.check_invariants:
+            before = invariants.facts(self)
+            _HANDLERS[type(event)](self, event)
+            invariants.check(self)
+            invariants.check_change(before, invariants.facts(self))
+        else:
+            _HANDLERS[type(event)](self, event)
+
+    def drain(self) -> list[Effect]:
+        if isinstance(self.role, Leader):
+            self.role.flush()
+        effects: list[Effect] = []
+        self._hand_out_writes(effects)
+        after = self._unwritten[-1].token if self._unwritten else None
+        effects += [Send(to, message, after if waits else None) for to, message, waits in self._sends]
+        self._sends.clear()
+        if self._applying_bytes < self.config.apply_bytes_max:
+            entries, size = self.log.next_to_apply(self.config.apply_bytes_max - self._applying_bytes)
+            if entries:
+                self._applying.append((entries[-1].index, size))
+                self._applying_bytes += size
+                effects.append(Apply(entries))
+        effects += self._others
+        self._others.clear()
+        return effects
+
+    def deadline(self) -> float | None:
+        times = [self.proposals.expire_at]
+        if isinstance(self.role, Leader):
+            times.append(self.role.deadline())
+        elif self.is_promotable:
+            times.append(
+                self.now if self._campaigns_at_once else self.election_start + self.election_timeout_s
+            )
+        if self._read_requests:
+            times.append(next(iter(self._read_requests.values())))
+        return min((time for time in times if time is not None), default=None)
+
+    def status(self) -> Status:
+        role = self.role
+        return Status(
+            self.id, role.name, self.term, self.vote, role.leader, self.log.committed, self.log.applied,
+            self.log.last_index, self.configuration, role.progress if isinstance(role, Leader) else {},
+        )  # fmt: skip
+
+    # ── what roles use ──────────────────────────────────────────────────────────────────────────────
+
+    def send(self, to: NodeId, message: Message) -> None:
+        self._sends.append((to, message, False))
+
+    def send_when_durable(self, to: NodeId, message: Message) -> None:
+        """For a message that vouches for something on this disk."""
+        self._sends.append((to, message, True))
+
+    def reply(self, request: int, outcome: object) -> None:
+        self._others.append(Reply(request, outcome))
+
+    def note(self, event: str, **fields: object) -> None:
+        self._others.append(Note(event, fields))
+
+    def reset_election_clock(self) -> None:
+        config = self.config
+        self.election_start = self.now
+        self.election_timeout_s = self._rng.uniform(
+            config.election_timeout_s_min, config.election_timeout_s_max
+        )
+
+    def set_state(self, term: int, vote: NodeId | None) -> None:
+        assert term > self.term or (term == self.term and self.vote in (None, vote))
+        self.term, self.vote = term, vote
+
+    @property
+    def is_promotable(self) -> bool:
+        """It may campaign: it votes, it is not about to become what a snapshot says, and its disk does not stall."""
+        return (
+            self.id in self.configuration.all_voters
+            and self.log.installing is None
+            and not self.is_disk_stalled
+        )
+
+    @property
+    def is_disk_stalled(self) -> bool:
+        return (
+            bool(self._unwritten) and self.now >= self._unwritten[0].issued_at + self.config.persist_timeout_s
+        )
+
+    @property
+    def stalls_at(self) -> float | None:
+        """When the oldest write will have taken too long."""
+        return self._unwritten[0].issued_at + self.config.persist_timeout_s if self._unwritten else None
+
+    def become_follower(self, term: int, leader: NodeId | None) -> None:
+        was = self.role
+        if term > self.term:
+            self.set_state(term, None)
+            self.incoming = None
+        self.role = Follower(self, leader)
+        self.reset_election_clock()
+        if isinstance(was, Leader):
+            self.proposals.expire_at = self.now + self.config.election_timeout_s_max
+            was.retire()
+        self.note("became_follower", term=self.term, leader=leader)
+
+    def campaign(self, *, is_transfer: bool = False, is_pre_vote: bool | None = None) -> None:
+        """Stand for election, or ask first whether that could succeed (the default if the configuration says so)."""
+        if isinstance(self.role, Leader) or not self.is_promotable:
+            return
+        if self.log.has_unapplied_change:
+            self.note(
+                "cannot_campaign", term=self.term, why="a configuration change is committed and not applied"
+            )
+            return
+        if is_pre_vote is None:
+            is_pre_vote = self.config.pre_vote and not is_transfer
+        if is_pre_vote:
+            self.role = PreCandidate(self)
+        else:
+            self.set_state(self.term + 1, self.id)
+            self.role = Candidate(self, is_transfer=is_transfer)
+            self.reset_election_clock()
+        self.note(f"became_{self.role.name.value}".replace("-", "_"), term=self.term)
+        self.role.ask_for_votes()
+
+    def become_leader(self) -> None:
+        self.reset_election_clock()
+        self.proposals.expire_at = None
+        self.role = Leader(self)
+        self.note("became_leader", term=self.term)
+
+    def switch_configuration(self, configuration: Configuration, newcomers: Sequence[NodeId] = ()) -> None:
+        self.configuration = configuration
+        self.note("configuration_changed", configuration=str(configuration))
+        if isinstance(self.role, Leader):
+            self.role.configuration_changed(newcomers)
+
+    def truncate(self, end: int) -> None:
+        """Conflicting entries make room for the leader's; what earlier writes vouched for shrinks with them."""
+        self.note("truncated", first=end, last=self.log.last_index)
+        self.log.truncate(end)
+        for unwritten in self._unwritten:
+            unwritten.last = min(unwritten.last, end - 1)
+
+    def install(self, part: SnapshotPart) -> None:
+        """A part of a snapshot arrived in its place; with the last one the log begins anew."""
+        self._parts.append(part)
+        if part.is_last:
+            self.log.install(part.snapshot)
+            for unwritten in self._unwritten:
+                unwritten.last = 0
+            self.note("installing_snapshot", index=part.snapshot.index, term=part.snapshot.term)
+            self.switch_configuration(part.snapshot.configuration)
+            self._others += self.proposals.give_up()
+
+    def commit_to(self, index: int) -> None:
+        if index > self.log.committed:
+            self.log.commit_to(index)
+            if len(self.proposals):
+                self._others += self.proposals.resolve(self.log)
+
+    def answer_read(self, requester: NodeId, request: int, index: int) -> None:
+        if requester == self.id:
+            self.reply(request, ReadReady(index))
+        else:
+            self.send(requester, ReadReply(self.term, request, index))
+
+    # ── writing ─────────────────────────────────────────────────────────────────────────────────────
+
+    def _hand_out_writes(self, effects: list[Effect]) -> None:
+        log = self.log
+        state = HardState(self.term, self.vote)
+        is_state_new = state != self._handed_state
+        if not (is_state_new or self._parts or log.handed_end <= log.last_index):
+            return
+        for part in self._parts[:-1]:  # one write each; the last goes with what followed it
+            self._hand_out(
+                effects, Write(snapshot=part, commit=log.committed), self._handed_state, log.durable
+            )
+        part = self._parts[-1] if self._parts else None
+        self._parts.clear()
+        write = Write(state if is_state_new else None, part, log.hand_out(), log.committed)
+        self._handed_state = state
+        self._hand_out(effects, write, state, log.last_index)
+
+    def _hand_out(self, effects: list[Effect], write: Write, state: HardState, last: int) -> None:
+        self._token += 1
+        token = Token(self._token)
+        installs = write.snapshot.snapshot if write.snapshot is not None and write.snapshot.is_last else None
+        self._unwritten.append(_Unwritten(token, last, state, installs, self.now))
+        effects.append(Persist(token, write))
+
+    def _persisted(self, event: Persisted) -> None:
+        while self._unwritten and self._unwritten[0].token <= event.token:
+            written = self._unwritten.popleft()
+            self.durable_state = written.hard_state
+            if written.installs is not None:
+                self.log.installed(written.installs)
+                self._applying.clear()
+                self._applying_bytes = 0
+                self.note("installed_snapshot", index=written.installs.index)
+            self.log.persisted_to(written.last)
+        if isinstance(self.role, Leader | Candidate):
+            self.role.persisted()
+
+    def _applied(self, event: Applied) -> None:
+        if event.index <= self.log.applied:
+            return  # handed out before a snapshot that has been installed since
+        while self._applying and self._applying[0][0] <= event.index:
+            self._applying_bytes -= self._applying.popleft()[1]
+        for change in self.log.applied_to(event.index):
+            try:
+                changed = apply_change(self.configuration, change)
+            except InvalidChange as error:  # the same on every node
+                self.note("ignored_change", change=str(change), why=str(error))
+            else:
+                self.switch_configuration(*changed)
+        if isinstance(self.role, Leader):
+            self.role.applied()
+
+    # ── messages ────────────────────────────────────────────────────────────────────────────────────
+
+    def _receive(self, event: Receive[Message]) -> None:
+        sender, message = event.sender, event.message
+        if message.term > self.term:
+            if not self._adopt_term(sender, message):
+                return
+        elif message.term < self.term:
+            self._answer_stale(sender, message)
+            return
+        if isinstance(message, Vote | PreVote):
+            self._vote(sender, message)
+        elif isinstance(message, ReadReply):
+            if self._read_requests.pop(message.request, None) is not None:
+                self.reply(message.request, ReadReady(message.index))
+        elif not isinstance(message, HigherTerm):
+            self.role.receive(sender, message)
+
+    def _adopt_term(self, sender: NodeId, message: Message) -> bool:
+        """A message of a later term. Returns whether it is to be handled."""
+        if isinstance(message, Vote | PreVote):
+            if self._has_lease and not (isinstance(message, Vote) and message.is_transfer):
+                return False  # a leader was heard of lately: neither the term nor the vote moves (dissertation 4.2.3)
+            if isinstance(message, PreVote):
+                return True
+        elif isinstance(message, PreVoteReply) and message.is_granted:
+            return True  # of the term that this node would campaign in
+        is_leader = isinstance(message, Append | Heartbeat | SnapshotChunk)
+        self.become_follower(message.term, sender if is_leader else None)
+        return True
+
+    @property
+    def _has_lease(self) -> bool:
+        if (
+            not self.config.check_quorum
+            or self.now >= self.election_start + self.config.election_timeout_s_min
+        ):
+            return False
+        return self.role.leader is not None or self._is_in_lease
+
+    def _answer_stale(self, sender: NodeId, message: Message) -> None:
+        if isinstance(message, Append | Heartbeat | SnapshotChunk):
+            # Its sender cannot learn of this term otherwise, if this node's votes are not asked for any more.
+            if self.config.check_quorum or self.config.pre_vote:
+                self.send_when_durable(sender, HigherTerm(self.term))
+        elif isinstance(message, PreVote):
+            self.send_when_durable(sender, PreVoteReply(self.term, is_granted=False))
+
+    def _vote(self, sender: NodeId, message: Vote | PreVote) -> None:
+        """Grant it to a node whose log is at least as up to date, at most one per term.
+
+        Learners vote, too: one may have been made a voter by a change that it has not seen yet.
+        """
+        is_pre_vote = isinstance(message, PreVote)
+        is_free = (
+            self.vote == sender
+            or (self.vote is None and self.role.leader is None)
+            or (is_pre_vote and message.term > self.term)
+        )
+        is_granted = is_free and self.view.as_up_to_date(message.last_index, message.last_term)
+        if is_pre_vote:
+            term = message.term if is_granted else self.term
+            self.send_when_durable(sender, PreVoteReply(term, is_granted))
+            return
+        if is_granted:
+            self.set_state(self.term, sender)
+            self.election_start = self.now
+        self.send_when_durable(sender, VoteReply(self.term, is_granted))
+
+    # ── requests and time ───────────────────────────────────────────────────────────────────────────
+
+    def _wake(self, _: Wake) -> None:
+        if self._campaigns_at_once:
+            self._campaigns_at_once = False
+            if self.term == 0:
+                self.campaign()
+        if self.proposals.expire_at is not None and self.now >= self.proposals.expire_at:
+            self._others += self.proposals.give_up()
+        while self._read_requests:
+            request, expires_at = next(iter(self._read_requests.items()))
+            if self.now < expires_at:
+                break
+            del self._read_requests[request]
+            self.reply(request, Refused(Why.TIMED_OUT, self.role.leader))
+        if isinstance(self.role, Leader):
+            self.role.wake()
+        elif self.is_promotable and self.now >= self.election_start + self.election_timeout_s:
+            self.election_start = self.now
+            self.campaign()
+
+    def _propose(self, event: Propose) -> None:
+        assert event.payloads, "nothing is proposed"
+        if isinstance(self.role, Leader):
+            self.role.propose(event)
+        else:
+            self._refuse(event.request)
+
+    def _change_configuration(self, event: ChangeConfiguration) -> None:
+        if isinstance(self.role, Leader):
+            self.role.change_configuration(event)
+        else:
+            self._refuse(event.request)
+
+    def _promote(self, event: Promote) -> None:
+        if isinstance(self.role, Leader):
+            self.role.promote(event)
+        else:
+            self._refuse(event.request)
+
+    def _refuse(self, request: int) -> None:
+        self.reply(request, Refused(Why.NOT_LEADER, self.role.leader))
+
+    def _read(self, event: Read) -> None:
+        """A follower asks the leader; the answer, or the refusal when none comes in time, is the outcome."""
+        if isinstance(self.role, Leader):
+            self.role.read(event)
+        elif self.role.leader is None:
+            self._refuse(event.request)
+        elif len(self._read_requests) >= self.config.requests_max:
+            self.reply(event.request, Refused(Why.OVERLOADED, self.role.leader))
+        else:
+            self._read_requests[event.request] = self.now + self.config.election_timeout_s_max
+            self.send(self.role.leader, ReadRequest(self.term, event.request))
+
+    def _transfer(self, event: TransferLeadership) -> None:
+        if isinstance(self.role, Leader):
+            self.role.transfer(event.to)
+        elif self.role.leader is not None:
+            self.send(self.role.leader, TransferRequest(self.term, event.to))
+
+    def _campaign(self, _: Campaign) -> None:
+        self.campaign()
+
+    def _forget_leader(self, _: ForgetLeader) -> None:
+        if isinstance(self.role, Follower) and not self.config.lease_reads:
+            self.role.leader = None
+
+    def _unreachable(self, event: Unreachable) -> None:
+        if isinstance(self.role, Leader):
+            self.role.unreachable(event.peer)
+
+
+_HANDLERS: Final[dict[type, Callable[[RaftNode, Any], None]]] = {
+    Receive: RaftNode._receive,
+    Persisted: RaftNode._persisted,
+    Applied: RaftNode._applied,
+    Wake: RaftNode._wake,
+    Propose: RaftNode._propose,
+    ChangeConfiguration: RaftNode._change_configuration,
+    Promote: RaftNode._promote,
+    Read: RaftNode._read,
+    TransferLeadership: RaftNode._transfer,
+    Campaign: RaftNode._campaign,
+    ForgetLeader: RaftNode._forget_leader,
+    Unreachable: RaftNode._unreachable,
+}
