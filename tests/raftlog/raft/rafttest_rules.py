@@ -1,0 +1,47 @@
+"""Where our design differs from etcd's on purpose, and what the harness does about it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Rule(NamedTuple):
+    """Where our design differs on purpose: in which directives, and why that is right."""
+
+    directives: str
+    difference: str
+    why: str
+
+
+RULES = {
+    "messages": Rule(
+        "all that print messages, a Ready or what the node logs",
+        "what is printed is not compared; the state of the nodes in it is",
+        "several of etcd's messages have one type, and one of etcd's may be several of ours: the words differ",
+    ),
+    "forwarding": Rule(
+        "propose, propose-conf-change at a follower",
+        "the harness sends the proposal to the leader, in the follower's next Ready",
+        "our follower refuses and names the leader: a client that is told so sends its batch once, not twice",
+    ),
+    "refused change": Rule(
+        "propose-conf-change when it is invalid, or one is pending",
+        "the harness proposes an empty entry",
+        "ours refuses at once and says why; etcd appends an empty entry in its place and the client has to find out",
+    ),
+    "first change form": Rule(
+        "propose-conf-change v1=true, and what prints the entry",
+        "EntryConfChange is read as EntryConfChangeV2",
+        "we have one form of change from the start",
+    ),
+    "page sizes": Rule(
+        "add-nodes max-committed-size-per-ready",
+        "the harness cuts what is handed out to be applied into pages by the size of etcd's encoding",
+        "our bound counts the entries' data and a fixed overhead",
+    ),
+    "change applied": Rule(
+        "process-apply-thread of a configuration change",
+        "everything up to the change counts as applied at once, not only when the answer is delivered",
+        "in our engine a change is in force when it is reported as applied: one event instead of two",
+    ),
+}  # fmt: skip
