@@ -1,0 +1,175 @@
+"""One run: first everything may break, then a part of the cluster is healed and must converge.
+
+A run is a function of its scenario. The scenario is drawn from the seed, can be printed, and can be made shorter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+from typing import Final, NamedTuple, assert_never
+
+from raftlog.engine import NodeId
+from raftlog.sim.cluster import Cluster
+from raftlog.sim.faults import STEP_US, Plan, draw_plan
+from raftlog.sim.injector import Injector
+from raftlog.sim.linearizability import Linearizable, NotLinearizable, Undecided, check
+from raftlog.sim.machine import MODEL
+from raftlog.sim.models import Append
+from raftlog.sim.network import both_ways
+from raftlog.sim.subject import ProtocolUnderTest, Violation
+from raftlog.sim.workload import Errand, draw_errands
+from raftlog.sim.world import MILLISECOND, SECOND, Watch, World
+
+CONVERGENCE_US_MAX: Final = 20 * SECOND  # tens of elections; a healthy core needs one or two
+POLL_US: Final = 20 * MILLISECOND
+FINAL_CLIENT: Final = 99  # no drawn client has this number
+FINAL_KEY: Final = "final"
+JUDGE_STEPS_MAX: Final = 500_000  # places tried for one key: seconds; drawn runs need thousands
+
+
+class Scenario(NamedTuple):
+    """All that a run depends on, beside the code."""
+
+    seed: int
+    nodes: int
+    steps: int  # of the first phase, in recorded events
+    plan: Plan
+    errands: list[Errand]
+
+
+class Failure(NamedTuple):
+    kind: str  # constant text
+    detail: str
+
+
+class Result(NamedTuple):
+    seed: int
+    events: int
+    digest: str
+    done: int  # operations of clients that took effect
+    unclear: int  # and those of which nobody knows
+    failure: Failure | None
+
+
+def draw_scenario(protocol: ProtocolUnderTest, *, nodes: int, seed: int, steps: int) -> Scenario:
+    names = node_names(nodes)
+    plan = draw_plan(Random(f"{seed}/faults"), names, protocol.claims, steps=steps)
+    errands = draw_errands(Random(f"{seed}/errands"), horizon_us=steps * STEP_US)
+    return Scenario(seed, nodes, steps, plan, errands)
+
+
+def node_names(count: int) -> list[NodeId]:
+    return [NodeId(f"n{number}") for number in range(1, count + 1)]
+
+
+def run(protocol: ProtocolUnderTest, scenario: Scenario, watch: Watch | None = None) -> Result:
+    """Run it to its end, or to the first thing that must not happen."""
+    world = World(scenario.seed, watch=watch)
+    cluster = Cluster(
+        world,
+        protocol,
+        scenario.nodes,
+        weather=scenario.plan.weather,
+        disk_speed=scenario.plan.disk_speed,
+    )
+    failure = None
+    try:
+        _live(cluster, scenario)
+        _converge(cluster)
+        _judge(cluster)
+    except Violation as violation:
+        failure = Failure(violation.kind, violation.detail)
+    except Exception as error:  # noqa: BLE001  # whatever a protocol does wrong is a finding, and must not end the others
+        failure = Failure(f"raised {type(error).__name__} in {_place(error)}", str(error))
+    clients = cluster.clients
+    return Result(
+        scenario.seed, world.events, world.digest(), clients.done_count, clients.unclear_count, failure
+    )
+
+
+def _live(cluster: Cluster, scenario: Scenario) -> None:
+    injector = Injector(cluster, scenario.plan.faults)
+    cluster.clients.plan(scenario.errands)
+    for node in list(cluster.processes):
+        cluster.start(node)
+    cluster.world.run(until_us=2 * scenario.steps * STEP_US, events_max=scenario.steps)
+    injector.end()
+    cluster.clients.end()
+
+
+def _converge(cluster: Cluster) -> None:
+    """Heal a core; it alone must serve clients and agree."""
+    world = cluster.world
+    random = world.random("core")
+    core = sorted(cluster.subject.cores(random))
+    others = [node for node in cluster.processes if node not in core]
+    world.record("core", core)
+    cluster.network.heal()
+    _put_aside(cluster, core, others, random)
+    cluster.serving = core
+    for node in core:
+        process = cluster.processes[node]
+        process.resume()
+        process.disk.heal()
+        cluster.start(node)
+    _poll(cluster, core)
+    began_us = world.now_us
+    world.run(until_us=began_us + CONVERGENCE_US_MAX)
+    if not _is_done(cluster, core):
+        raise Violation("no convergence", f"core {' '.join(core)} after {CONVERGENCE_US_MAX / SECOND:.0f} s")
+
+
+def _put_aside(cluster: Cluster, core: Sequence[NodeId], others: Sequence[NodeId], random: Random) -> None:
+    """Those who are not of the core may be down, cut off, or deaf but loud."""
+    for node in others:
+        match random.randrange(3):
+            case 0:
+                cluster.processes[node].crash()
+            case 1:
+                cluster.network.cut(both_ways([node], core))
+            case _:
+                cluster.network.cut([(one, node) for one in core])
+
+
+def _poll(cluster: Cluster, core: Sequence[NodeId]) -> None:
+    clients = cluster.clients
+    if clients.is_idle():
+        if clients.last_succeeded(FINAL_CLIENT):
+            if cluster.subject.has_converged(core):
+                cluster.world.stop()
+                return
+        else:
+            mark = f"{cluster.world.now_us},"
+            clients.plan([Errand(cluster.world.now_us, FINAL_CLIENT, Append(FINAL_KEY, mark))])
+    cluster.world.after(POLL_US, _poll, cluster, core)
+
+
+def _is_done(cluster: Cluster, core: Sequence[NodeId]) -> bool:
+    clients = cluster.clients
+    return clients.is_idle() and clients.last_succeeded(FINAL_CLIENT) and cluster.subject.has_converged(core)
+
+
+def _judge(cluster: Cluster) -> None:
+    cluster.subject.finish()
+    verdict = check(MODEL, cluster.history.operations(), steps_max=JUDGE_STEPS_MAX)
+    match verdict:
+        case Linearizable():
+            return
+        case NotLinearizable(key=key, stuck=stuck, partial=partial):
+            ends = "; ".join(str(operation) for operation in partial[-5:])
+            raise Violation("not linearizable", f"{key}: {stuck} fits nowhere after ...{ends}")
+        case Undecided(key=key):
+            raise Violation(
+                "undecided", f"whether the history of {key} is linearizable: {JUDGE_STEPS_MAX} steps"
+            )
+        case _:
+            assert_never(verdict)
+
+
+def _place(error: BaseException) -> str:
+    """The function in which it was raised: the same failure is found there again, on another line perhaps."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace.tb_frame.f_code.co_qualname if trace is not None else "an unknown place"
