@@ -9,6 +9,7 @@ keeps nothing.
 from __future__ import annotations
 
 import io
+from random import Random
 from typing import Any
 
 Entry = tuple[bytes, int, int]  # command, index, term
@@ -24,15 +25,23 @@ class Disk:
         self.entries: list[Entry] = []  # the journal; indexes ascend by one
         self.meta: dict[str, Any] = {}  # term, vote and a commit index that may be old
         self.files: dict[str, bytes] = {}
-        self.stored: set[tuple[int, int]] = set()  # index and term of every entry that ever was in the journal
-        self.removed: list[tuple[int, int]] = []  # of those cut off the end, until somebody looks
+        self.stored: set[tuple[int, int]] = (
+            set()
+        )  # index and term of every entry that ever was in the journal
+        self.forgotten: set[tuple[int, int]] = set()  # those that a crash took
+        self.removed: list[tuple[int, int]] = []  # those that were cut off, until somebody looks
 
     def crash(self) -> None:
         """The process ended; what it had not written, or everything if nothing is kept, is gone."""
-        self.removed = []
         if not self.keeps:
-            self.removed = [(index, term) for _, index, term in self.entries]
+            self.forgotten.update((index, term) for _, index, term in self.entries)
             self.entries, self.meta, self.files = [], {}, {}
+
+    def write(self, write: Any) -> None:
+        raise AssertionError("PySyncObj never waits for a disk, so nothing is handed to one")
+
+    def write_torn(self, write: Any, random: Random) -> None:
+        raise AssertionError("PySyncObj never waits for a disk, so nothing is handed to one")
 
     def has(self, index: int, term: int) -> bool:
         """Whether this entry is in the journal, or below its start and so in the state that a dump holds."""

@@ -10,13 +10,15 @@ import random
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, assert_never
+from typing import Any, TypeVar, assert_never
 
-from pysyncobj import FAIL_REASON, SyncObj, SyncObjConf, replicated
+import pysyncobj
+from pysyncobj import FAIL_REASON, SyncObj, SyncObjConf
 from pysyncobj.node import Node
 from pysyncobj.transport import Transport
 
 from raftlog.engine import Effect, NodeId, Note, Receive, Reply, Send, Wake
+from raftlog.sim.machine import MODEL, decode, encode
 from raftlog.sim.pysyncobj.disk import DUMP_FILE, Disk
 from raftlog.sim.pysyncobj.requests import (
     AddMember,
@@ -37,6 +39,9 @@ TICK_S = 0.05  # its default autoTickPeriod
 SEND_S = 0.001  # what a send costs the sender; without it a loop of PySyncObj that waits for time to pass never ends
 
 Event = Receive[Packet] | Request | Wake
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+replicated: Callable[[Method], Method] = pysyncobj.replicated  # with a type
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +50,8 @@ class Settings:
 
     retry_s: float = 0.5  # 5 by default: shorter, for more to happen in a run
     compaction_entries_min: int = 5000
-    chunk_bytes: int = 2**16
+    chunk_bytes: int = 2**16  # of a dump that is sent to another node
+    batch_bytes: int = 2**16  # of entries in one message
     leader_fallback_s: float = 30.0
 
 
@@ -63,36 +69,23 @@ class Peer(Node):  # type: ignore[misc]
         return zlib.crc32(self.id.encode())
 
 
-class Machine(SyncObj):  # type: ignore[misc]
-    """The replicated table: a value or a list per key."""
+class Replica(SyncObj):  # type: ignore[misc]
+    """One copy of the simulated clusters' machine (raftlog/sim/machine.py)."""
 
-    def __init__(self, applied: Callable[[int, str, tuple[Any, ...]], None], *arguments: Any, **named: Any) -> None:
-        self._tell_applied = applied  # set before SyncObj looks: what is set after it is replicated state
+    def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self.table: dict[str, Any] = {}
+        self.values: dict[str, str] = {}  # set after SyncObj's own attributes, and so part of its dumps
 
     @replicated
-    def write(self, key: str, value: Any) -> None:
-        self._tell_applied(self.raftLastApplied + 1, "write", (key, value))
-        self.table[key] = value
-
-    @replicated
-    def append(self, key: str, value: Any) -> None:
-        self._tell_applied(self.raftLastApplied + 1, "append", (key, value))
-        self.table[key] = (*self.table.get(key, ()), value)
-
-    @replicated
-    def cas(self, key: str, expected: Any, value: Any) -> bool:
-        self._tell_applied(self.raftLastApplied + 1, "cas", (key, expected, value))
-        if self.table.get(key) != expected:
-            return False
-        self.table[key] = value
-        return True
-
-    @replicated
-    def read(self, key: str) -> Any:
-        self._tell_applied(self.raftLastApplied + 1, "read", (key,))
-        return self.table.get(key)
+    def run(self, data: bytes) -> Any:
+        """What the machine answers to an encoded request."""
+        _, request = decode(data)
+        before = self.values.get(request.key, "")
+        after, answer = MODEL.apply(before, request)
+        if after is not before:
+            assert isinstance(after, str)
+            self.values[request.key] = after
+        return answer
 
 
 class SimulatedTransport(Transport):  # type: ignore[misc]
@@ -131,7 +124,7 @@ class SimulatedTransport(Transport):  # type: ignore[misc]
 class PySyncObjNode:
     """The engine. `members` are those it is started with, itself or not among them; the rest it learns.
 
-    Notes: "applied" with index, method and arguments; "error" with what PySyncObj logged.
+    Notes: "error" with what PySyncObj logged.
     """
 
     def __init__(
@@ -156,6 +149,7 @@ class PySyncObjNode:
             connectionRetryTime=settings.retry_s,
             logCompactionMinEntries=settings.compaction_entries_min,
             logCompactionBatchSize=settings.chunk_bytes,
+            appendEntriesBatchSizeBytes=settings.batch_bytes,
             leaderFallbackTimeout=settings.leader_fallback_s,
             journalFile="journal" if disk.keeps else None,
             fullDumpFile=DUMP_FILE if disk.keeps else None,
@@ -173,8 +167,7 @@ class PySyncObjNode:
         self._transport = SimulatedTransport(self, others)
         self._surroundings = Surroundings(disk, rng=rng, clock=lambda: self._now, log=Log(self._tell_error))
         with self._surroundings:
-            self.machine = Machine(
-                self._tell_applied,
+            self.replica = Replica(
                 Peer(node_id),
                 [Peer(member) for member in others],
                 conf,
@@ -189,7 +182,7 @@ class PySyncObjNode:
             try:
                 self._handle(event)
                 self.streams.tick(self._now)
-                self.machine.doTick(0)
+                self.replica.doTick(0)
             except Exception as error:  # noqa: BLE001  # its own thread logs whatever it is, and goes on
                 self._tell_error(f"{type(error).__name__}: {error}")
         self._tick_at = now + TICK_S
@@ -218,29 +211,32 @@ class PySyncObjNode:
                     self._transport.received(sender, fields)
             case Wake():
                 pass
-            case Command(request, method, arguments):
-                getattr(self.machine, method)(*arguments, callback=self._callback(request))
+            case Command(request, operation):
+                run: Any = self.replica.run  # takes a callback beside its own arguments
+                run(encode(operation, request), callback=self._callback(request))
             case AddMember(request, node):
-                self.machine.addNodeToCluster(Peer(node), callback=self._callback(request))
+                self.replica.addNodeToCluster(Peer(node), callback=self._callback(request))
             case RemoveMember(request, node):
                 if node == self.node_id:
-                    self._effects.append(Reply(request, Failed("REQUEST_DENIED")))  # as its admin port answers
+                    self._effects.append(
+                        Reply(request, Failed("REQUEST_DENIED"))
+                    )  # as its admin port answers
                 else:
-                    self.machine.removeNodeFromCluster(Peer(node), callback=self._callback(request))
+                    self.replica.removeNodeFromCluster(Peer(node), callback=self._callback(request))
             case TransferLeadership(request, node):
                 target = None if node is None else Peer(node)
-                self.machine.transferLeadership(target, callback=self._callback(request))
+                self.replica.transferLeadership(target, callback=self._callback(request))
             case Compact():
-                self.machine.forceLogCompaction()
+                self.replica.forceLogCompaction()
             case _:
                 assert_never(event)
 
     def _callback(self, request: int) -> Callable[[Any, int], None]:
-        return lambda result, reason: self._effects.append(Reply(request, outcome(result, reason)))
+        def callback(result: Any, reason: int) -> None:
+            index: int = self.replica.raftLastApplied + 1  # counted only after the callback
+            self._effects.append(Reply(request, outcome(result, reason, index)))
 
-    def _tell_applied(self, index: int, method: str, arguments: tuple[Any, ...]) -> None:
-        fields = {"index": index, "method": method, "arguments": arguments}
-        self._effects.append(Note("applied", fields))
+        return callback
 
     def _tell_error(self, message: str) -> None:
         self._effects.append(Note("error", {"message": message}))
@@ -250,9 +246,9 @@ _REASONS = {value: name for name, value in vars(FAIL_REASON).items() if name.isu
 _UNKNOWN = frozenset({"LEADER_CHANGED", "UNKNOWN_OUTCOME"})
 
 
-def outcome(result: Any, reason: int) -> Outcome:
-    """What a callback was told, in three words."""
+def outcome(result: Any, reason: int, index: int) -> Outcome:
+    """What a callback was told while an entry was applied."""
     name = _REASONS[reason]
     if name == "SUCCESS":
-        return Done(result)
+        return Done(result, index)
     return Unknown(name) if name in _UNKNOWN else Failed(name)

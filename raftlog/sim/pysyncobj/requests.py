@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from raftlog.engine import NodeId
+from raftlog.sim import models
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """Run this method of the replicated machine: `write`, `append`, `cas`, or `read`.
+    """Let the replicated machine do this.
 
-    Reads go through the log as well: a read of the local copy is promised by nobody to be the latest.
+    Reads go through the log as well: of a read of the local copy nobody promises that it sees the latest.
     """
 
     request: int
-    method: str
-    arguments: tuple[Any, ...]
+    operation: models.Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +51,10 @@ class Compact:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """SUCCESS was reported, with what the method returned."""
+    """SUCCESS was reported."""
 
-    result: Any
+    result: Any  # what the machine answered
+    index: int  # the entry that the node was applying then
 
 
 @dataclass(frozen=True, slots=True)

@@ -172,6 +172,13 @@ class Streams:
             case _:
                 assert_never(packet)
 
+    def farewell(self) -> list[tuple[NodeId, Packet]]:
+        """What the operating system tells the peers when the process was killed."""
+        connections = [
+            (peer, connection) for peer, connection in self._peers.items() if connection is not None
+        ]
+        return [(peer, Reset(connection.number)) for peer, connection in connections]
+
     def tick(self, now: float) -> None:
         """Connect where it is time to, and repeat what was not acknowledged."""
         for peer in list(self._peers):
