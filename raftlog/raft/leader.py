@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final
 
 from raftlog.engine import NodeId
@@ -44,7 +45,8 @@ _new_entry: Final[Callable[[tuple[Any, ...]], Entry]] = partial(
 
 class Leader:
     __slots__ = (
-        "_heartbeat_at", "_is_news", "_lease_until", "_queued", "_queued_bytes", "_reads", "_snapshots", "_uncommitted",
+        "_heartbeat_at", "_is_news", "_lease_until",
+        "_leases", "_queued", "_queued_bytes", "_reads", "_snapshots", "_uncommitted",
         "_uncommitted_bytes", "node", "pending_change", "progress", "transferee",
     )  # fmt: skip
 
@@ -82,7 +84,8 @@ class Leader:
         self._reads = Reads()
         self._snapshots: dict[NodeId, SnapshotTransfer] = {}
         self._heartbeat_at = node.now + config.heartbeat_interval_s
-        self._lease_until = node.now
+        self._leases = config.lease_reads
+        self._lease_until = node.now  # a quorum follows this node at least until then
         self._is_news = False  # entries or a commit index that the others have not been sent
         self._append([Entry(log.last_index + 1, node.term, EntryKind.NO_OP, b"")], 0)
 
@@ -166,14 +169,21 @@ class Leader:
 
     @property
     def _has_lease(self) -> bool:
-        return self.node.config.lease_reads and self.transferee is None and self.node.now < self._lease_until
+        return self._leases and self.node.now < self._lease_until
 
     def transfer(self, to: NodeId) -> None:
-        """Hand over to a voter, once it has every entry; given up after an election timeout.  (Dissertation 3.10)"""
+        """Hand over to a voter once it has every entry, or give that up (to itself, or after an election timeout).
+
+        Source: dissertation 3.10.
+        """
         node, progress = self.node, self.progress.get(to)
-        if progress is None or progress.is_learner or to in (node.id, self.transferee):
+        if progress is None or progress.is_learner or to == self.transferee:
             return
+        self.transferee = None
+        if to == node.id:
+            return  # which ends a transfer that is under way
         self.transferee = to
+        self._leases = False  # its campaign may come late, and breaks the promises that leases rest on
         node.election_start = node.now
         node.note("transferring_leadership", term=node.term, to=to)
         if progress.match == node.log.last_index:
@@ -200,29 +210,17 @@ class Leader:
         """A message of this term."""
         if isinstance(message, TransferRequest):
             self.transfer(NodeId(message.to))
-            return
-        if isinstance(message, ReadRequest):
+        elif isinstance(message, ReadRequest):
             self._read(sender, message.request)
-            return
-        progress = self.progress.get(sender)
-        if progress is None:
-            return  # it was removed
-        progress.recent_active = True
-        match message:
-            case AppendReply():
-                self._acknowledged(sender, progress, message.match)
-            case AppendRejected():
-                self._rejected(sender, progress, message)
-            case HeartbeatReply():
-                self._heartbeat_answered(sender, progress, message.round)
-            case SnapshotReply():
-                self._chunk_acknowledged(sender, progress, message)
-            case _:
-                pass  # a vote that came late
+        elif (progress := self.progress.get(sender)) is not None:  # else it was removed
+            progress.recent_active = True
+            handler = _REPLIES.get(type(message))
+            if handler is not None:  # else a vote that came late
+                handler(self, sender, progress, message)
 
-    def _acknowledged(self, sender: NodeId, progress: Progress, match: int) -> None:
+    def _acknowledged(self, sender: NodeId, progress: Progress, message: AppendReply) -> None:
         """A member has everything up to `match` on its disk."""
-        node, log = self.node, self.node.log
+        node, log, match = self.node, self.node.log, message.match
         if match > log.last_index:
             node.note("impossible_reply", sender=sender, match=match, last=log.last_index)
             return
@@ -237,9 +235,8 @@ class Leader:
             self._snapshots.pop(sender, None)
             progress.become_probe()
             progress.become_replicate()
-        self._commit()
-        if sender == node.id:
-            return
+        if match > log.committed:
+            self._commit()
         if progress.can_bump_commit(log.committed):
             self._send_append(sender, progress)
         self._send_entries(sender, progress)
@@ -256,7 +253,7 @@ class Leader:
                 progress.become_probe()
             self._send_append(sender, progress)
 
-    def _heartbeat_answered(self, sender: NodeId, progress: Progress, round_number: int) -> None:
+    def _heartbeat_answered(self, sender: NodeId, progress: Progress, message: HeartbeatReply) -> None:
         """What was sent may be lost: once per heartbeat another append may go out, although the flow is paused."""
         progress.is_flow_paused = False
         if progress.match < self.node.log.last_index or progress.state is ProgressState.PROBE:
@@ -264,7 +261,7 @@ class Leader:
         transfer = self._snapshots.get(sender)
         if transfer is not None and transfer.is_stuck():
             self._send_chunk(sender, progress, transfer)
-        acknowledged = self._reads.acknowledge(sender, round_number)
+        acknowledged = self._reads.acknowledge(sender, message.round)
         self._confirm_reads(acknowledged)
 
     def _confirm_reads(self, acknowledged: dict[NodeId, int]) -> None:
@@ -308,8 +305,9 @@ class Leader:
         entries: list[Entry] = []
         for proposal in self._queued:
             first, kind = index + 1, proposal.kind
-            entries += [_new_entry((i, term, kind, data)) for i, data in enumerate(proposal.payloads, first)]
-            index = first + len(proposal.payloads) - 1
+            index += len(proposal.payloads)
+            fields = zip(range(first, index + 1), repeat(term), repeat(kind), proposal.payloads, strict=False)
+            entries += map(_new_entry, fields)
             node.proposals.appended(proposal.request, first, index, term)
         size = self._queued_bytes
         self._queued.clear()
@@ -345,8 +343,6 @@ class Leader:
         size = 0
         is_full = progress.state is ProgressState.REPLICATE and progress.inflights.is_full
         if prev_index < log.last_index and not is_full:
-            if progress.next < log.first_index:
-                return self._send_snapshot(to, progress)
             entries, size = log.entries(progress.next, log.last_index + 1, node.config.append_bytes_max)
         if not entries and not is_empty_worth:
             return False
@@ -499,3 +495,11 @@ class Leader:
         if best is not None:
             node.send(best, TimeoutNow(node.term))
         node.become_follower(node.term, None)
+
+
+_REPLIES: Final[dict[type, Callable[[Leader, NodeId, Progress, Any], None]]] = {
+    AppendReply: Leader._acknowledged,
+    AppendRejected: Leader._rejected,
+    HeartbeatReply: Leader._heartbeat_answered,
+    SnapshotReply: Leader._chunk_acknowledged,
+}

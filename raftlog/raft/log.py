@@ -3,7 +3,7 @@
     applied <= applying <= min(committed, durable)      committed <= last_index      durable <= last_index
 
 Entries below `tail_first` are read from the storage; those from there on are kept here until they are durable, because
-the storage may not have them yet, or may still have others in their place.
+the storage may not have them yet, or may still have others in their place; and a little longer, until they are applied.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 
-from raftlog.raft.configuration import ConfigurationChange
 from raftlog.raft.messages import Entry, EntryKind, Snapshot
 from raftlog.raft.storage import Storage
 
 ENTRY_OVERHEAD_BYTES = 16  # what an entry counts for beside its data, so that empty ones are not free
+KEPT_ENTRIES_MAX = (
+    4096  # durable entries that wait to be applied; if there are more, the storage is asked for them
+)
 SCAN_BYTES = 1 << 20  # read at once when the log is loaded
 
 _data = itemgetter(3)
@@ -200,9 +202,16 @@ class RaftLog:
         """The storage holds this log up to `index`."""
         if index > self.durable:
             self.durable = index
-            if index >= self.tail_first:
-                del self.tail[: index + 1 - self.tail_first]
-                self.tail_first = index + 1
+            self._forget()
+
+    def _forget(self) -> None:
+        """Leave to the storage what it holds; but not at once, because it will be applied soon."""
+        last = self.durable
+        if last > self.applying and last - self.applying <= KEPT_ENTRIES_MAX:
+            last = self.applying
+        if last >= self.tail_first:
+            del self.tail[: last + 1 - self.tail_first]
+            self.tail_first = last + 1
 
     def next_to_apply(self, bytes_max: int) -> tuple[Sequence[Entry], int]:
         """Committed, durable entries that have not been handed out, and their bytes."""
@@ -211,15 +220,16 @@ class RaftLog:
             return (), 0
         entries, size = self.entries(self.applying + 1, end, bytes_max)
         self.applying = entries[-1].index
+        self._forget()
         return entries, size
 
-    def applied_to(self, index: int) -> list[ConfigurationChange]:
+    def applied_to(self, index: int) -> list[PendingChange]:
         """Returns the configuration changes that are applied by this, in order."""
         assert self.applied <= index <= self.applying, (self.applied, index, self.applying)
         self.applied = index
         applied = []
         while self.changes and self.changes[0].index <= index:
-            applied.append(ConfigurationChange.from_bytes(self.changes.pop(0).data))
+            applied.append(self.changes.pop(0))
         return applied
 
     @property

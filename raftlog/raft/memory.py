@@ -13,9 +13,7 @@ from raftlog.raft.storage import HardState, SnapshotPart, Write
 class MemoryStorage:
     """Implements raftlog.raft.storage.Storage."""
 
-    def __init__(
-        self, configuration: Configuration = Configuration(), *, index: int = 0, term: int = 0
-    ) -> None:  # noqa: B008
+    def __init__(self, configuration: Configuration, *, index: int = 0, term: int = 0) -> None:
         """A log that begins after entry (index, term), whose views hold everything up to there."""
         self._hard_state = HardState()
         self._commit = index

@@ -31,7 +31,7 @@ from raftlog.engine import (
 from raftlog.raft import invariants
 from raftlog.raft.candidate import Candidate, PreCandidate
 from raftlog.raft.config import RaftConfig
-from raftlog.raft.configuration import Configuration, InvalidChange, apply_change
+from raftlog.raft.configuration import Configuration, ConfigurationChange, InvalidChange, apply_change
 from raftlog.raft.events import (
     Campaign,
     ChangeConfiguration,
@@ -50,6 +50,7 @@ from raftlog.raft.leader import Leader
 from raftlog.raft.log import RaftLog
 from raftlog.raft.messages import (
     Append,
+    EntryKind,
     Heartbeat,
     HigherTerm,
     Message,
@@ -137,12 +138,15 @@ class RaftNode:
         self.proposals = Proposals()
         self.view = LogView(self.log)
         self._rng = rng
-        self._read_requests: dict[
+        # Reads that the leader was asked for, by numbers that no earlier life of this node has used: the caller's number,
+        # and when it expires; in order of time.
+        self._asked: dict[int, tuple[int, float]] = {}
+        self._asked_last = rng.getrandbits(62)
             int, float
         ] = {}  # asked of the leader, and when they expire; in order of time
         self._campaigns_at_once = config.first_leader == node and self.term == 0
-        # A node that may have replied to a heartbeat before it was restarted keeps to the lease.
-        self._is_in_lease = config.lease_reads and self.term > 0
+        # With leases, a node that may have replied to a heartbeat before it was restarted keeps the promise of that.
+        self._votes_from = now + config.election_timeout_s_min if config.lease_reads and self.term > 0 else now
         self._token = 0
         self._handed_state = self.durable_state
         self._parts: list[SnapshotPart] = []  # received and not handed out
@@ -171,18 +175,23 @@ class RaftNode:
         if isinstance(self.role, Leader):
             self.role.flush()
         effects: list[Effect] = []
-        self._hand_out_writes(effects)
-        after = self._unwritten[-1].token if self._unwritten else None
-        effects += [Send(to, message, after if waits else None) for to, message, waits in self._sends]
-        self._sends.clear()
-        if self._applying_bytes < self.config.apply_bytes_max:
-            entries, size = self.log.next_to_apply(self.config.apply_bytes_max - self._applying_bytes)
+        log = self.log
+        handed = self._handed_state
+        if log.handed_end <= log.last_index or self._parts or (self.term, self.vote) != handed:
+            self._hand_out_writes(effects)
+        if self._sends:
+            after = self._unwritten[-1].token if self._unwritten else None
+            effects += [Send(to, message, after if waits else None) for to, message, waits in self._sends]
+            self._sends.clear()
+        if log.applying < log.committed and self._applying_bytes < self.config.apply_bytes_max:
+            entries, size = log.next_to_apply(self.config.apply_bytes_max - self._applying_bytes)
             if entries:
                 self._applying.append((entries[-1].index, size))
                 self._applying_bytes += size
                 effects.append(Apply(entries))
-        effects += self._others
-        self._others.clear()
+        if self._others:
+            effects += self._others
+            self._others.clear()
         return effects
 
     def deadline(self) -> float | None:
@@ -193,8 +202,8 @@ class RaftNode:
             times.append(
                 self.now if self._campaigns_at_once else self.election_start + self.election_timeout_s
             )
-        if self._read_requests:
-            times.append(next(iter(self._read_requests.values())))
+        if self._asked:
+            times.append(next(iter(self._asked.values()))[1])
         return min((time for time in times if time is not None), default=None)
 
     def status(self) -> Status:
@@ -328,16 +337,12 @@ class RaftNode:
 
     def _hand_out_writes(self, effects: list[Effect]) -> None:
         log = self.log
+        parts, self._parts = self._parts, []
+        for earlier in parts[:-1]:  # one write each; the last goes with what followed it
+            self._hand_out(effects, Write(snapshot=earlier, commit=log.committed), self._handed_state, 0)
+        part = parts[-1] if parts else None
         state = HardState(self.term, self.vote)
         is_state_new = state != self._handed_state
-        if not (is_state_new or self._parts or log.handed_end <= log.last_index):
-            return
-        for part in self._parts[:-1]:  # one write each; the last goes with what followed it
-            self._hand_out(
-                effects, Write(snapshot=part, commit=log.committed), self._handed_state, log.durable
-            )
-        part = self._parts[-1] if self._parts else None
-        self._parts.clear()
         write = Write(state if is_state_new else None, part, log.hand_out(), log.committed)
         self._handed_state = state
         self._hand_out(effects, write, state, log.last_index)
@@ -369,9 +374,9 @@ class RaftNode:
             self._applying_bytes -= self._applying.popleft()[1]
         for change in self.log.applied_to(event.index):
             try:
-                changed = apply_change(self.configuration, change)
+                changed = apply_change(self.configuration, ConfigurationChange.from_bytes(change.data))
             except InvalidChange as error:  # the same on every node
-                self.note("ignored_change", change=str(change), why=str(error))
+                self.note("ignored_change", index=change.index, why=str(error))
             else:
                 self.switch_configuration(*changed)
         if isinstance(self.role, Leader):
@@ -387,13 +392,11 @@ class RaftNode:
         elif message.term < self.term:
             self._answer_stale(sender, message)
             return
-        if isinstance(message, Vote | PreVote):
-            self._vote(sender, message)
-        elif isinstance(message, ReadReply):
-            if self._read_requests.pop(message.request, None) is not None:
-                self.reply(message.request, ReadReady(message.index))
-        elif not isinstance(message, HigherTerm):
+        handler = _OF_EVERY_ROLE.get(type(message))
+        if handler is None:
             self.role.receive(sender, message)
+        else:
+            handler(self, sender, message)
 
     def _adopt_term(self, sender: NodeId, message: Message) -> bool:
         """A message of a later term. Returns whether it is to be handled."""
@@ -410,12 +413,11 @@ class RaftNode:
 
     @property
     def _has_lease(self) -> bool:
-        if (
-            not self.config.check_quorum
-            or self.now >= self.election_start + self.config.election_timeout_s_min
-        ):
-            return False
-        return self.role.leader is not None or self._is_in_lease
+        """A leader was heard of so lately that no other is helped to take its place."""
+        if self.now < self._votes_from:
+            return True
+        is_lately = self.now < self.election_start + self.config.election_timeout_s_min
+        return self.config.check_quorum and is_lately and self.role.leader is not None
 
     def _answer_stale(self, sender: NodeId, message: Message) -> None:
         if isinstance(message, Append | Heartbeat | SnapshotChunk):
@@ -424,6 +426,11 @@ class RaftNode:
                 self.send_when_durable(sender, HigherTerm(self.term))
         elif isinstance(message, PreVote):
             self.send_when_durable(sender, PreVoteReply(self.term, is_granted=False))
+
+    def _read_answered(self, _: NodeId, message: ReadReply) -> None:
+        asked = self._asked.pop(message.request, None)
+        if asked is not None:
+            self.reply(asked[0], ReadReady(message.index))
 
     def _vote(self, sender: NodeId, message: Vote | PreVote) -> None:
         """Grant it to a node whose log is at least as up to date, at most one per term.
@@ -455,11 +462,11 @@ class RaftNode:
                 self.campaign()
         if self.proposals.expire_at is not None and self.now >= self.proposals.expire_at:
             self._others += self.proposals.give_up()
-        while self._read_requests:
-            request, expires_at = next(iter(self._read_requests.items()))
+        while self._asked:
+            number, (request, expires_at) = next(iter(self._asked.items()))
             if self.now < expires_at:
                 break
-            del self._read_requests[request]
+            del self._asked[number]
             self.reply(request, Refused(Why.TIMED_OUT, self.role.leader))
         if isinstance(self.role, Leader):
             self.role.wake()
@@ -469,6 +476,7 @@ class RaftNode:
 
     def _propose(self, event: Propose) -> None:
         assert event.payloads, "nothing is proposed"
+        assert event.kind is not EntryKind.CONFIGURATION, "ChangeConfiguration proposes these"
         if isinstance(self.role, Leader):
             self.role.propose(event)
         else:
@@ -495,11 +503,12 @@ class RaftNode:
             self.role.read(event)
         elif self.role.leader is None:
             self._refuse(event.request)
-        elif len(self._read_requests) >= self.config.requests_max:
+        elif len(self._asked) >= self.config.requests_max:
             self.reply(event.request, Refused(Why.OVERLOADED, self.role.leader))
         else:
-            self._read_requests[event.request] = self.now + self.config.election_timeout_s_max
-            self.send(self.role.leader, ReadRequest(self.term, event.request))
+            self._asked_last += 1
+            self._asked[self._asked_last] = (event.request, self.now + self.config.election_timeout_s_max)
+            self.send(self.role.leader, ReadRequest(self.term, self._asked_last))
 
     def _transfer(self, event: TransferLeadership) -> None:
         if isinstance(self.role, Leader):
@@ -532,4 +541,12 @@ _HANDLERS: Final[dict[type, Callable[[RaftNode, Any], None]]] = {
     Campaign: RaftNode._campaign,
     ForgetLeader: RaftNode._forget_leader,
     Unreachable: RaftNode._unreachable,
+}
+
+# What is done with a message in whatever role; the others are the role's.
+_OF_EVERY_ROLE: Final[dict[type, Callable[[RaftNode, NodeId, Any], None]]] = {
+    Vote: RaftNode._vote,
+    PreVote: RaftNode._vote,
+    ReadReply: RaftNode._read_answered,
+    HigherTerm: lambda node, sender, message: None,  # the term was all it had to tell
 }
