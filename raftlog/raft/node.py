@@ -142,11 +142,11 @@ class RaftNode:
         # and when it expires; in order of time.
         self._asked: dict[int, tuple[int, float]] = {}
         self._asked_last = rng.getrandbits(62)
-            int, float
-        ] = {}  # asked of the leader, and when they expire; in order of time
         self._campaigns_at_once = config.first_leader == node and self.term == 0
         # With leases, a node that may have replied to a heartbeat before it was restarted keeps the promise of that.
-        self._votes_from = now + config.election_timeout_s_min if config.lease_reads and self.term > 0 else now
+        self._votes_from = (
+            now + config.election_timeout_s_min if config.lease_reads and self.term > 0 else now
+        )
         self._token = 0
         self._handed_state = self.durable_state
         self._parts: list[SnapshotPart] = []  # received and not handed out
