@@ -69,7 +69,7 @@ class Process:
         self._clock_offset_s = float(self._random.randrange(1_000))
         self.disk.open(self._write_became_durable, self._sync_failed)
         self.engine = self._subject.start(self, self.clock_s(), Random(self._random.getrandbits(64)))
-        self._carry_out_and_check(None)
+        self._check_and_carry_out(None)
 
     def crash(self) -> None:
         """Nothing happens if it is down."""
@@ -134,17 +134,16 @@ class Process:
             if self._held:
                 self._release()
         engine.step(event, self.clock_s())
-        self._carry_out_and_check(event)
+        self._check_and_carry_out(event)
 
-    def _carry_out_and_check(self, event: Any) -> None:
+    def _check_and_carry_out(self, event: Any) -> None:
         engine = self.engine
         assert engine is not None
         effects = engine.drain()
+        self._subject.stepped(self, event, effects)
         for effect in effects:
             self._carry_out(effect)
-        self._subject.stepped(self, event, effects)
-        if self.engine is engine:
-            self._plan_wake()
+        self._plan_wake()
 
     def _carry_out(self, effect: Any) -> None:
         match effect:

@@ -95,7 +95,7 @@ class Subject(Protocol):
         """Take these into the node's machine; the index of the last."""
 
     def stepped(self, process: Process, event: Any, effects: Sequence[Any]) -> None:
-        """After every step, its effects carried out: raise Violation if something is not as promised."""
+        """After every step, before its effects are carried out: raise Violation if something is not as promised."""
 
     def sending(self, process: Process, target: NodeId, message: Any) -> None:
         """A message leaves a node now: raise Violation if it vouches for what is not so."""
