@@ -64,6 +64,7 @@ def read_history(path: Path, model: str) -> list[Operation]:
 def parse_history(text: str, event_of: Callable[[str], _Event | None], name: str) -> list[Operation]:
     operations: list[Operation] = []
     pending: dict[str, _Open] = {}
+    is_empty = True
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
@@ -71,8 +72,11 @@ def parse_history(text: str, event_of: Callable[[str], _Event | None], name: str
             event = event_of(line.rstrip())
             if event is not None:
                 operations += _take(event, number, pending)
+                is_empty = False
         except ValueError as error:
             raise HistoryFileError(f"{name}: line {number}: {error}") from error
+    if is_empty:  # to call it linearizable would be true, and hide a wrong file
+        raise HistoryFileError(f"{name}: line 1: no event in the whole file")
     operations += [Operation(process, one.line, None, one.input) for process, one in pending.items()]
     return sorted(operations, key=lambda one: one.called)
 

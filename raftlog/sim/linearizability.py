@@ -54,7 +54,7 @@ class NotLinearizable:
 
     key: Any
     partial: tuple[Operation, ...]  # the longest order found, from the start, that explains all it holds
-    state: Any  # after it
+    state: Any  # of the key, after it
     stuck: Operation  # the next to return, which fits nowhere from there on
     steps: int
 
@@ -152,7 +152,7 @@ class _Search:
                 return Linearizable(steps)
             lost = self.needs.lost(self.states[state])
             if best is None or done.bit_count() > best_count:
-                best, best_count = self._failure(state, lost), done.bit_count()
+                best, best_count = self._failure(lost), done.bit_count()
             is_open = not lost and self._is_new(done, used, state)
             choices.append(
                 _Choice(len(self.placed), done, used, self._candidates(state, time) if is_open else [])
@@ -161,7 +161,7 @@ class _Search:
                 choices.pop()
                 self._take_back(choices[-1].placed_count if choices else 0)
             if not choices:
-                return replace(best, steps=steps)
+                return replace(best, state=self._state_after(best.partial), steps=steps)
             if steps == steps_max:
                 return Undecided(self.key, steps)
             steps += 1
@@ -254,8 +254,15 @@ class _Search:
             else:
                 self.taken[self.queue_of[operation]] -= 1
 
-    def _failure(self, state: int, lost: int) -> NotLinearizable:
+    def _failure(self, lost: int) -> NotLinearizable:
         """What to tell if there is nothing better than what is placed now."""
         stuck = self.needs.first_in_need(lost, self.placed) if lost else self.calls.first_to_return()
         partial = tuple(self.operations[number] for number in self.placed)
-        return NotLinearizable(self.key, partial, self.states[state], self.operations[stuck], steps=0)
+        return NotLinearizable(self.key, partial, state=None, stuck=self.operations[stuck], steps=0)
+
+    def _state_after(self, partial: Sequence[Operation]) -> Any:
+        """The state as a person would see it, not as UNSEEN."""
+        state = self.model.initial
+        for operation in partial:
+            state, _ = self.model.apply(state, operation.input)
+        return state
