@@ -94,7 +94,7 @@ class Candidate:
                 node.send(voter, Vote(node.term, node.log.last_index, node.log.last_term, self._is_transfer))
 
     def persisted(self) -> None:
-        if self.node.durable_state == (self.node.term, self.node.id):
+        if self.node.writes.durable_state == (self.node.term, self.node.id):
             self._count(self.node.id, is_granted=True)
 
     def receive(self, sender: NodeId, message: Message) -> None:

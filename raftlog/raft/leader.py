@@ -15,25 +15,22 @@ from raftlog.engine import NodeId
 from raftlog.raft.configuration import Change, ChangeKind, ConfigurationChange, InvalidChange, apply_change
 from raftlog.raft.events import ChangeConfiguration, Promote, Propose, Read, Refused, Why
 from raftlog.raft.messages import (
-    Append,
     AppendRejected,
     AppendReply,
     Entry,
     EntryKind,
-    Heartbeat,
     HeartbeatReply,
     Message,
     ReadRequest,
-    SnapshotChunk,
     SnapshotReply,
     TimeoutNow,
     TransferRequest,
 )
-from raftlog.raft.progress import Inflights, Progress, ProgressState, track
+from raftlog.raft.progress import Progress
 from raftlog.raft.quorum import VoteResult, joint_committed_index, joint_vote_result
 from raftlog.raft.reads import Reads, WaitingRead
+from raftlog.raft.replication import Replication
 from raftlog.raft.role import Role
-from raftlog.raft.snapshots import SnapshotTransfer
 
 if TYPE_CHECKING:
     from raftlog.raft.node import RaftNode
@@ -45,14 +42,12 @@ _new_entry: Final[Callable[[tuple[Any, ...]], Entry]] = partial(
 
 class Leader:
     __slots__ = (
-        "_heartbeat_at", "_is_news", "_lease_until",
-        "_leases", "_queued", "_queued_bytes", "_reads", "_snapshots", "_uncommitted",
-        "_uncommitted_bytes", "node", "pending_change", "progress", "transferee",
+        "_heartbeat_at", "_lease_until", "_leases", "_queued", "_queued_bytes", "_reads", "_uncommitted",
+        "_uncommitted_bytes", "node", "pending_change", "replication", "transferee",
     )  # fmt: skip
 
     name: Final = Role.LEADER
 
-    progress: dict[NodeId, Progress]  # of every member, sorted by name
     pending_change: int  # no configuration change may be proposed before this index is applied
     transferee: NodeId | None  # to whom leadership is being handed over; meanwhile nothing is proposed
 
@@ -60,34 +55,23 @@ class Leader:
         """A new term begins with a no-op: what was before can only be committed with an entry of this term."""
         log, config = node.log, node.config
         self.node = node
-        self.progress = {
-            member: Progress(
-                inflights=Inflights(config.inflight_messages_max, config.inflight_bytes_max),
-                next=log.last_index + 1,
-                is_learner=member in node.configuration.learners,
-            )
-            for member in node.configuration.members
-        }
-        own = self.progress[node.id]
-        own.match = log.durable
-        own.become_replicate()
-        own.recent_active = True
+        self.replication = Replication(node)
         # There may be a change among the entries that are not applied yet: wait for all of them.
         self.pending_change = log.last_index
         self.transferee = None
         self._queued: list[Propose] = []
         self._queued_bytes = 0
-        self._uncommitted: deque[tuple[int, int]] = (
-            deque()
-        )  # last index and bytes of each append not committed
+        self._uncommitted: deque[tuple[int, int]] = deque()  # of each append: last index, bytes
         self._uncommitted_bytes = 0
         self._reads = Reads()
-        self._snapshots: dict[NodeId, SnapshotTransfer] = {}
         self._heartbeat_at = node.now + config.heartbeat_interval_s
         self._leases = config.lease_reads
         self._lease_until = node.now  # a quorum follows this node at least until then
-        self._is_news = False  # entries or a commit index that the others have not been sent
         self._append([Entry(log.last_index + 1, node.term, EntryKind.NO_OP, b"")], 0)
+
+    @property
+    def progress(self) -> dict[NodeId, Progress]:
+        return self.replication.progress
 
     @property
     def leader(self) -> NodeId:
@@ -189,7 +173,7 @@ class Leader:
         if progress.match == node.log.last_index:
             node.send(to, TimeoutNow(node.term))
         else:
-            self._send_append(to, progress)
+            self.replication.send_append(to, progress)
 
     def promote(self, event: Promote) -> None:
         node, learner = self.node, event.learner
@@ -213,56 +197,31 @@ class Leader:
         elif isinstance(message, ReadRequest):
             self._read(sender, message.request)
         elif (progress := self.progress.get(sender)) is not None:  # else it was removed
-            progress.recent_active = True
             handler = _REPLIES.get(type(message))
             if handler is not None:  # else a vote that came late
+                progress.recent_active = True
                 handler(self, sender, progress, message)
 
     def _acknowledged(self, sender: NodeId, progress: Progress, message: AppendReply) -> None:
-        """A member has everything up to `match` on its disk."""
         node, log, match = self.node, self.node.log, message.match
         if match > log.last_index:
             node.note("impossible_reply", sender=sender, match=match, last=log.last_index)
-            return
-        was_probed = progress.state is ProgressState.PROBE and progress.match == match
-        if not (progress.maybe_update(match) or was_probed):
-            return
-        if progress.state is ProgressState.PROBE:
-            progress.become_replicate()
-        elif progress.state is ProgressState.REPLICATE:
-            progress.inflights.free_through(match)
-        elif progress.match + 1 >= log.first_index:  # whatever snapshot it was, the log continues it
-            self._snapshots.pop(sender, None)
-            progress.become_probe()
-            progress.become_replicate()
-        if match > log.committed:
-            self._commit()
-        if progress.can_bump_commit(log.committed):
-            self._send_append(sender, progress)
-        self._send_entries(sender, progress)
-        if sender == self.transferee and progress.match == log.last_index:
-            node.send(sender, TimeoutNow(node.term))
+        elif self.replication.acknowledged(sender, progress, match):
+            if match > log.committed:
+                self._commit()
+            self.replication.go_on(sender, progress)
+            if sender == self.transferee and progress.match == log.last_index:
+                node.send(sender, TimeoutNow(node.term))
 
     def _rejected(self, sender: NodeId, progress: Progress, message: AppendRejected) -> None:
-        """The logs do not match there. Where they can, both sides' terms tell: each step skips a whole term."""
-        hint = message.hint_index
-        if message.hint_term > 0:
-            hint = self.node.log.match_below(hint, message.hint_term)[0]
-        if progress.maybe_decrease(message.prev_index, hint):
-            if progress.state is ProgressState.REPLICATE:
-                progress.become_probe()
-            self._send_append(sender, progress)
+        self.replication.rejected(sender, progress, message)
 
     def _heartbeat_answered(self, sender: NodeId, progress: Progress, message: HeartbeatReply) -> None:
-        """What was sent may be lost: once per heartbeat another append may go out, although the flow is paused."""
-        progress.is_flow_paused = False
-        if progress.match < self.node.log.last_index or progress.state is ProgressState.PROBE:
-            self._send_append(sender, progress)
-        transfer = self._snapshots.get(sender)
-        if transfer is not None and transfer.is_stuck():
-            self._send_chunk(sender, progress, transfer)
-        acknowledged = self._reads.acknowledge(sender, message.round)
-        self._confirm_reads(acknowledged)
+        self.replication.heartbeat_answered(sender, progress)
+        self._confirm_reads(self._reads.acknowledge(sender, message.round))
+
+    def _chunk_acknowledged(self, sender: NodeId, progress: Progress, message: SnapshotReply) -> None:
+        self.replication.chunk_acknowledged(sender, progress, message)
 
     def _confirm_reads(self, acknowledged: dict[NodeId, int]) -> None:
         node, configuration = self.node, self.node.configuration
@@ -275,29 +234,16 @@ class Leader:
         for read in ready:
             node.answer_read(read.requester, read.request, read.index)
 
-    def unreachable(self, peer: NodeId) -> None:
-        """What was sent optimistically is probably lost."""
-        progress = self.progress.get(peer)
-        if progress is not None and progress.state is ProgressState.REPLICATE:
-            progress.become_probe()
-
-    # ── appending and sending ───────────────────────────────────────────────────────────────────────
+    # ── appending ───────────────────────────────────────────────────────────────────────────────────
 
     def flush(self) -> None:
         """Append what was proposed, begin the round that reads wait for, tell all what is new."""
-        node, log = self.node, self.node.log
         if self._queued:
             self._append_queued()
         if self._reads.need_round:
-            self._send_heartbeats()
-        if self._is_news:
-            self._is_news = False
-            for member, progress in self.progress.items():
-                if member != node.id and (
-                    progress.next <= log.last_index or progress.sent_commit < log.committed
-                ):
-                    self._send_append(member, progress)
-                    self._send_entries(member, progress)
+            self.replication.send_heartbeats(self._reads.begin_round(self.node.now))
+        if self.replication.is_news:
+            self.replication.tell_all()
 
     def _append_queued(self) -> None:
         node, term = self.node, self.node.term
@@ -318,77 +264,7 @@ class Leader:
         self.node.log.append(entries)
         self._uncommitted.append((entries[-1].index, size))
         self._uncommitted_bytes += size
-        self._is_news = True
-
-    def _send_entries(self, to: NodeId, progress: Progress) -> None:
-        """As many appends as the window allows."""
-        while progress.next <= self.node.log.last_index and self._send_append(
-            to, progress, is_empty_worth=False
-        ):
-            pass
-
-    def _send_append(self, to: NodeId, progress: Progress, *, is_empty_worth: bool = True) -> bool:
-        """Send the next entries; without any (all sent, or the window is full) only if `is_empty_worth`.
-
-        An empty one tells the commit index, and finds out whether what is in flight was lost.
-        """
-        if progress.is_paused:
-            return False
-        node, log = self.node, self.node.log
-        prev_index = progress.next - 1
-        prev_term = log.term(prev_index)
-        if prev_term is None:
-            return self._send_snapshot(to, progress)
-        entries: Sequence[Entry] = ()
-        size = 0
-        is_full = progress.state is ProgressState.REPLICATE and progress.inflights.is_full
-        if prev_index < log.last_index and not is_full:
-            entries, size = log.entries(progress.next, log.last_index + 1, node.config.append_bytes_max)
-        if not entries and not is_empty_worth:
-            return False
-        node.send(to, Append(node.term, prev_index, prev_term, entries, log.committed))
-        progress.sent_entries(len(entries), size)
-        progress.sent_commit = log.committed
-        return True
-
-    def _send_heartbeats(self) -> None:
-        node = self.node
-        round_number = self._reads.begin_round(node.now)
-        for member, progress in self.progress.items():
-            if member != node.id:
-                commit = min(progress.match, node.log.committed)  # never above what it is known to have
-                node.send(member, Heartbeat(node.term, commit, round_number))
-                progress.sent_commit = commit
-
-    # ── snapshots ───────────────────────────────────────────────────────────────────────────────────
-
-    def _send_snapshot(self, to: NodeId, progress: Progress) -> bool:
-        """The entries that this member needs are gone: begin to send what they came to."""
-        node, log = self.node, self.node.log
-        snapshot = log.storage.snapshot()
-        if not progress.recent_active or snapshot is None or snapshot.index < log.first_index - 1:
-            return False
-        node.note("sending_snapshot", to=to, index=snapshot.index, bytes=snapshot.size_bytes)
-        progress.become_snapshot(snapshot.index)
-        self._snapshots[to] = transfer = SnapshotTransfer(snapshot)
-        return self._send_chunk(to, progress, transfer)
-
-    def _send_chunk(self, to: NodeId, progress: Progress, transfer: SnapshotTransfer) -> bool:
-        node, snapshot = self.node, transfer.snapshot
-        data = node.log.storage.snapshot_data(snapshot, transfer.position, node.config.snapshot_chunk_bytes)
-        if data is None:  # a later one has taken its place; what is tried next is the next heartbeat reply's
-            del self._snapshots[to]
-            progress.pending_snapshot = 0
-            progress.become_probe()
-            return False
-        is_last = transfer.position + len(data) >= snapshot.size_bytes
-        node.send(to, SnapshotChunk(node.term, snapshot, transfer.position, data, is_last))
-        return True
-
-    def _chunk_acknowledged(self, sender: NodeId, progress: Progress, message: SnapshotReply) -> None:
-        transfer = self._snapshots.get(sender)
-        if transfer is not None and transfer.is_moved_to(message.index, message.position):
-            self._send_chunk(sender, progress, transfer)
+        self.replication.is_news = True
 
     # ── what was persisted, committed, applied ──────────────────────────────────────────────────────
 
@@ -409,7 +285,7 @@ class Leader:
         node.commit_to(index)
         while self._uncommitted and self._uncommitted[0][0] <= index:
             self._uncommitted_bytes -= self._uncommitted.popleft()[1]
-        self._is_news = True
+        self.replication.is_news = True
         early, self._reads.early = self._reads.early, []
         for requester, request in early:
             self._read(requester, request)
@@ -417,42 +293,26 @@ class Leader:
     def applied(self) -> None:
         """Leave a joint configuration that is to be left by itself, once it is in force."""
         node = self.node
-        if (
-            node.configuration.auto_leave
-            and node.log.applied >= self.pending_change
-            and self.transferee is None
-        ):
+        is_due = node.configuration.auto_leave and node.log.applied >= self.pending_change
+        if is_due and self.transferee is None and node.id in self.progress:
             node.note("leaving_joint_configuration", configuration=str(node.configuration))
             self._append_change(ConfigurationChange(()))
 
     def configuration_changed(self, newcomers: Collection[NodeId]) -> None:
-        node, config = self.node, self.node.config
-        self.progress = track(
-            self.progress, node.configuration, newcomers=newcomers, last_index=node.log.last_index,
-            inflight_count_max=config.inflight_messages_max, inflight_bytes_max=config.inflight_bytes_max,
-        )  # fmt: skip
-        for member in [
-            member for member in self._snapshots if member not in self.progress or member in newcomers
-        ]:
-            del self._snapshots[member]
+        node, replication = self.node, self.replication
+        replication.track(newcomers)
         if node.id not in node.configuration.all_voters:
-            if config.step_down_on_removal:
+            if node.config.step_down_on_removal:
                 node.note("stepping_down", term=node.term, why="removed from the voters")
-                self._tell_commit()
+                replication.tell_all()  # so that they know of it without waiting for an election
                 node.become_follower(node.term, None)
             return
         self._commit()
         for member, progress in self.progress.items():
             if member != node.id:
-                self._send_append(member, progress, is_empty_worth=False)
+                replication.send_append(member, progress, is_empty_worth=False)
         if self.transferee is not None and self.transferee not in node.configuration.all_voters:
             self.transferee = None
-
-    def _tell_commit(self) -> None:
-        """So that the others know without waiting for an election that this node is removed."""
-        for member, progress in self.progress.items():
-            if member != self.node.id and progress.sent_commit < self.node.log.committed:
-                self._send_append(member, progress)
 
     # ── time ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -476,7 +336,7 @@ class Leader:
             self.transferee = None  # it had its time
         if node.now >= self._heartbeat_at:
             self._heartbeat_at = node.now + config.heartbeat_interval_s
-            self._send_heartbeats()
+            self.replication.send_heartbeats(self._reads.begin_round(node.now))
 
     def _has_quorum(self) -> bool:
         """Whether a quorum was heard from since this was asked last."""

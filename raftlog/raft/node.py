@@ -20,12 +20,10 @@ from raftlog.engine import (
     Effect,
     NodeId,
     Note,
-    Persist,
     Persisted,
     Receive,
     Reply,
     Send,
-    Token,
     Wake,
 )
 from raftlog.raft import invariants
@@ -67,8 +65,9 @@ from raftlog.raft.messages import (
 from raftlog.raft.progress import Progress
 from raftlog.raft.proposals import Proposals
 from raftlog.raft.role import Role
-from raftlog.raft.storage import HardState, SnapshotPart, Storage, Write
+from raftlog.raft.storage import HardState, SnapshotPart, Storage
 from raftlog.raft.view import LogView
+from raftlog.raft.writes import Writes
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,21 +84,6 @@ class Status:
     last_index: int
     configuration: Configuration
     progress: dict[NodeId, Progress] = field(default_factory=dict)
-
-
-class _Unwritten:
-    """A write that was handed out and is not durable yet."""
-
-    __slots__ = ("hard_state", "installs", "issued_at", "last", "token")
-
-    def __init__(
-        self, token: Token, last: int, hard_state: HardState, installs: Snapshot | None, issued_at: float
-    ) -> None:
-        self.token = token
-        self.last = last  # it vouches for the log up to here; later truncations lower it
-        self.hard_state = hard_state
-        self.installs = installs
-        self.issued_at = issued_at
 
 
 class RaftNode:
@@ -120,7 +104,6 @@ class RaftNode:
     election_start: float  # when the leader was heard of, or the campaign or the leader's quorum check began
     election_timeout_s: float  # drawn anew whenever term or role changes
     incoming: tuple[NodeId, Snapshot, int] | None  # a snapshot being received: from whom, which, bytes so far
-    durable_state: HardState  # what is known to be on the disk
 
     def __init__(
         self, node: NodeId, config: RaftConfig, storage: Storage, rng: random.Random, now: float = 0.0
@@ -130,8 +113,8 @@ class RaftNode:
         self.config = config
         self.configuration = storage.configuration()
         self.log = RaftLog(storage)
-        self.durable_state = storage.hard_state()
-        self.term, self.vote = self.durable_state
+        self.term, self.vote = hard_state = storage.hard_state()
+        self.writes = Writes(hard_state)
         self.role = Follower(self)
         self.now = now
         self.incoming = None
@@ -147,10 +130,6 @@ class RaftNode:
         self._votes_from = (
             now + config.election_timeout_s_min if config.lease_reads and self.term > 0 else now
         )
-        self._token = 0
-        self._handed_state = self.durable_state
-        self._parts: list[SnapshotPart] = []  # received and not handed out
-        self._unwritten: deque[_Unwritten] = deque()
         self._sends: list[tuple[NodeId, Message, bool]] = []  # with whether it waits for the disk
         self._others: list[Effect] = []  # replies and notes
         self._applying: deque[tuple[int, int]] = deque()  # handed out to be applied: last index, bytes
@@ -176,11 +155,11 @@ class RaftNode:
             self.role.flush()
         effects: list[Effect] = []
         log = self.log
-        handed = self._handed_state
-        if log.handed_end <= log.last_index or self._parts or (self.term, self.vote) != handed:
-            self._hand_out_writes(effects)
+        state = self.writes.handed_state
+        if log.handed_end <= log.last_index or self.writes.parts or (self.term, self.vote) != state:
+            effects += self.writes.hand_out(HardState(self.term, self.vote), log, self.now)
         if self._sends:
-            after = self._unwritten[-1].token if self._unwritten else None
+            after = self.writes.last_token
             effects += [Send(to, message, after if waits else None) for to, message, waits in self._sends]
             self._sends.clear()
         if log.applying < log.committed and self._applying_bytes < self.config.apply_bytes_max:
@@ -249,15 +228,14 @@ class RaftNode:
         )
 
     @property
-    def is_disk_stalled(self) -> bool:
-        return (
-            bool(self._unwritten) and self.now >= self._unwritten[0].issued_at + self.config.persist_timeout_s
-        )
-
-    @property
     def stalls_at(self) -> float | None:
         """When the oldest write will have taken too long."""
-        return self._unwritten[0].issued_at + self.config.persist_timeout_s if self._unwritten else None
+        issued_at = self.writes.oldest_issued_at
+        return None if issued_at is None else issued_at + self.config.persist_timeout_s
+
+    @property
+    def is_disk_stalled(self) -> bool:
+        return self.stalls_at is not None and self.now >= self.stalls_at
 
     def become_follower(self, term: int, leader: NodeId | None) -> None:
         was = self.role
@@ -307,16 +285,14 @@ class RaftNode:
         """Conflicting entries make room for the leader's; what earlier writes vouched for shrinks with them."""
         self.note("truncated", first=end, last=self.log.last_index)
         self.log.truncate(end)
-        for unwritten in self._unwritten:
-            unwritten.last = min(unwritten.last, end - 1)
+        self.writes.truncated(end)
 
     def install(self, part: SnapshotPart) -> None:
         """A part of a snapshot arrived in its place; with the last one the log begins anew."""
-        self._parts.append(part)
+        self.writes.parts.append(part)
         if part.is_last:
             self.log.install(part.snapshot)
-            for unwritten in self._unwritten:
-                unwritten.last = 0
+            self.writes.truncated(1)  # nothing of the log that was counts any more
             self.note("installing_snapshot", index=part.snapshot.index, term=part.snapshot.term)
             self.switch_configuration(part.snapshot.configuration)
             self._others += self.proposals.give_up()
@@ -333,31 +309,10 @@ class RaftNode:
         else:
             self.send(requester, ReadReply(self.term, request, index))
 
-    # ── writing ─────────────────────────────────────────────────────────────────────────────────────
-
-    def _hand_out_writes(self, effects: list[Effect]) -> None:
-        log = self.log
-        parts, self._parts = self._parts, []
-        for earlier in parts[:-1]:  # one write each; the last goes with what followed it
-            self._hand_out(effects, Write(snapshot=earlier, commit=log.committed), self._handed_state, 0)
-        part = parts[-1] if parts else None
-        state = HardState(self.term, self.vote)
-        is_state_new = state != self._handed_state
-        write = Write(state if is_state_new else None, part, log.hand_out(), log.committed)
-        self._handed_state = state
-        self._hand_out(effects, write, state, log.last_index)
-
-    def _hand_out(self, effects: list[Effect], write: Write, state: HardState, last: int) -> None:
-        self._token += 1
-        token = Token(self._token)
-        installs = write.snapshot.snapshot if write.snapshot is not None and write.snapshot.is_last else None
-        self._unwritten.append(_Unwritten(token, last, state, installs, self.now))
-        effects.append(Persist(token, write))
+    # ── what was written and applied ─────────────────────────────────────────────────────────────────────────────────────
 
     def _persisted(self, event: Persisted) -> None:
-        while self._unwritten and self._unwritten[0].token <= event.token:
-            written = self._unwritten.popleft()
-            self.durable_state = written.hard_state
+        for written in self.writes.persisted(event.token):
             if written.installs is not None:
                 self.log.installed(written.installs)
                 self._applying.clear()
@@ -525,7 +480,7 @@ class RaftNode:
 
     def _unreachable(self, event: Unreachable) -> None:
         if isinstance(self.role, Leader):
-            self.role.unreachable(event.peer)
+            self.role.replication.unreachable(event.peer)
 
 
 _HANDLERS: Final[dict[type, Callable[[RaftNode, Any], None]]] = {

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 from raftlog.engine import NodeId
 
+ROUNDS_MAX = 1024  # whose time of sending is remembered; the oldest are forgotten, and prove no lease
+
 
 @dataclass(frozen=True, slots=True)
 class WaitingRead:
@@ -36,7 +38,9 @@ class Reads:
         self.round = 0
         self._waiting: deque[tuple[int, WaitingRead]] = deque()  # with the first round that can confirm it
         self._acknowledged: dict[NodeId, int] = {}  # the highest round that each has replied to
-        self._sent_at: deque[tuple[int, float]] = deque()  # of the rounds that no quorum has replied to
+        self._sent_at: deque[tuple[int, float]] = deque(
+            maxlen=ROUNDS_MAX
+        )  # of those that no quorum has replied to
 
     def __len__(self) -> int:
         return len(self.early) + len(self._waiting)
