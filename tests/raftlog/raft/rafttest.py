@@ -106,7 +106,7 @@ class Environment:
             inflight_messages_max=int(settings.get("inflight", UNLIMITED)),
             inflight_bytes_max=UNLIMITED,
             uncommitted_bytes_max=UNLIMITED,
-            apply_bytes_max=4 * page_bytes,  # RULES["page sizes"]: ours counts an entry 4 times at most
+            apply_bytes_max=8 * page_bytes,  # RULES["page sizes"]: ours counts an entry 8 times at most
             snapshot_chunk_bytes=UNLIMITED,
             pre_vote=is_true(settings.get("prevote", "false")),
             check_quorum=is_true(settings.get("checkquorum", "false")),
@@ -210,7 +210,7 @@ class Environment:
         kept = self.node(sender).storage.history[-1]
         term = self.node(sender).raft.status().term
         chunk = messages.SnapshotChunk(term, kept.snapshot, position=0, data=kept.data, is_last=True)
-        self.messages.append(Envelope(sender, to, ("MsgSnap",), chunk))
+        self.messages.append(Envelope(sender, to, "MsgSnap", chunk))
 
     # ── what is on its way ──────────────────────────────────────────────────────────────────────────
 
@@ -238,7 +238,7 @@ class Environment:
             is_meant = (
                 envelope.to == to
                 and not (is_dropped and envelope.is_local)
-                and (wanted is None or wanted in envelope.types)
+                and (wanted is None or wanted == envelope.type)
             )
             (taken if is_meant else kept).append(envelope)
         self.messages = kept

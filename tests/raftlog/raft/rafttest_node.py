@@ -71,6 +71,12 @@ ROLES = {
     Role.CANDIDATE: "StateCandidate",
     Role.LEADER: "StateLeader",
 }
+PERSISTED_TYPES = {  # what tells a node of etcd most when its own write is durable
+    Role.FOLLOWER: "MsgStorageAppendResp",
+    Role.PRE_CANDIDATE: "MsgStorageAppendResp",
+    Role.CANDIDATE: "MsgVoteResp",
+    Role.LEADER: "MsgAppResp",
+}
 CHANGE_LETTERS = {
     ChangeKind.ADD_VOTER: "v",
     ChangeKind.ADD_LEARNER: "l",
@@ -99,7 +105,7 @@ class ForwardedProposal:
 class Envelope:
     sender: int
     to: int
-    types: tuple[str, ...]  # etcd's names of the messages that this one stands for
+    type: str  # the name of the message of etcd that this one stands for
     content: Any  # a Message, a ForwardedProposal, or the event that a local message carries
     applied_bytes: int = 0  # of entries whose application this reports
 
@@ -217,15 +223,14 @@ class Node:
             self.step(Wake())
 
     def receive(self, envelope: Envelope) -> None:
-        if envelope.is_local:
+        if isinstance(envelope.content, Applied | Persisted):
             self.step(envelope.content)
-            if isinstance(envelope.content, Applied):
-                self._release(envelope.applied_bytes)
+            self._release(envelope.applied_bytes)
         else:
             self.step(Receive(node_id(envelope.sender), envelope.content))
 
     def forward(self, proposal: Propose | ChangeConfiguration, to: int) -> None:
-        self._sends.append(Envelope(self.number, to, ("MsgProp",), ForwardedProposal(proposal)))
+        self._sends.append(Envelope(self.number, to, "MsgProp", ForwardedProposal(proposal)))
 
     def _take(self, effects: Sequence[Effect]) -> None:
         for effect in effects:
@@ -236,7 +241,7 @@ class Node:
                     name = ETCD_TYPES[type(message)]
                     assert after is None or name in PROMISES, f"{message} waits for a write"
                     envelopes = self._promises if name in PROMISES else self._sends
-                    envelopes.append(Envelope(self.number, node_number(to), (name,), message))
+                    envelopes.append(Envelope(self.number, node_number(to), name, message))
                 case Apply(entries=entries):
                     self._to_apply.extend(entries)
                 case Reply(request=request, outcome=outcome):
@@ -282,8 +287,8 @@ class Node:
             self.storage.write(persist.write)
         pages = self._page(status.commit)
         self._apply(pages)
-        if persists:
-            self.step(Persisted(persists[-1].token))
+        for persist in persists:
+            self.step(Persisted(persist.token))
         more = self._page(status.commit)
         self._apply(more)
         self._release(sum(map(etcd_size, [*pages, *more])))
@@ -324,19 +329,10 @@ class Node:
 
     def _queue_append(self, status: Status, persists: list[Persist[Any]], promises: list[Envelope]) -> None:
         responses = list(promises)
-        if persists:
-            types = ["MsgStorageAppendResp"]
-            match status.role:
-                case Role.LEADER:
-                    types.append("MsgAppResp")
-                case Role.CANDIDATE:
-                    types.append("MsgVoteResp")
-                case Role.PRE_CANDIDATE | Role.FOLLOWER:
-                    pass
-                case _:
-                    assert_never(status.role)
-            persisted = Persisted(persists[-1].token)
-            responses.append(Envelope(self.number, self.number, tuple(types), persisted))
+        # A leader of etcd acknowledges each append to itself.
+        for persist in persists if status.role is Role.LEADER else persists[-1:]:
+            persisted = Persisted(persist.token)
+            responses.append(Envelope(self.number, self.number, PERSISTED_TYPES[status.role], persisted))
         self.append_work.append(AppendWork(persists, responses))
 
     def process_append_thread(self) -> Sequence[Envelope]:
@@ -357,4 +353,4 @@ class Node:
             self._apply_one(entry)
         applied = Applied(page[-1].index)
         size = sum(map(etcd_size, page))
-        return (Envelope(self.number, self.number, ("MsgStorageApplyResp",), applied, applied_bytes=size),)
+        return (Envelope(self.number, self.number, "MsgStorageApplyResp", applied, applied_bytes=size),)
