@@ -139,6 +139,7 @@ class PySyncObjNode:
     ) -> None:
         self.node_id = node_id
         self.disk = disk
+        self.delivered: list[Fields] = []  # messages that PySyncObj got in the last step
         self._now = now  # its clock: what `step` was told, plus what its own sends cost
         self._tick_at = now
         self._effects: list[Effect] = []
@@ -178,6 +179,7 @@ class PySyncObjNode:
     def step(self, event: Event, now: float) -> None:
         """Take in what happened, then let PySyncObj tick."""
         self._now = max(self._now, now)
+        self.delivered = []
         with self._surroundings:
             try:
                 self._handle(event)
@@ -208,6 +210,7 @@ class PySyncObjNode:
         match event:
             case Receive(sender, packet):
                 for fields in self.streams.receive(sender, packet, self._now):
+                    self.delivered.append(fields)
                     self._transport.received(sender, fields)
             case Wake():
                 pass

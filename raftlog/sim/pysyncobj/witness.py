@@ -24,7 +24,8 @@ class Broken(StrEnum):
     ONE_LEADER = "two leaders in one term"
     MAJORITY = "committed without a majority"
     COMMITTED_STAYS = "a committed entry was cut off"
-    ONLY_COMMITTED = "applied what no leader committed"
+    ONLY_COMMITTED = "took as committed what no leader committed"
+    LEADER_HAS_ALL = "a leader lacks a committed entry"
     ONE_ENTRY = "two leaders committed different entries at one index"
     SAME_STATE = "nodes applied different entries at one index"
     ACKNOWLEDGED_STAYS = "an acknowledged write is lost"
@@ -70,6 +71,7 @@ class Witness:
         self._disks: dict[NodeId, Disk] = {}
         self._commit_seen: dict[NodeId, int] = {}  # commit index of each node when it was last looked at
         self._applied_seen: dict[NodeId, int] = {}
+        self._members_seen: dict[NodeId, tuple[NodeId, ...]] = {}  # itself first, as of the step before
         self._leaders: dict[int, list[NodeId]] = {}  # by term; more than one: a bug
         self._votes: dict[tuple[NodeId, int], list[NodeId]] = {}  # by voter and term; more than one: a bug
         self._commits: dict[
@@ -82,6 +84,7 @@ class Witness:
         self._disks[node.node_id] = node.disk
         self._commit_seen[node.node_id] = node.replica.raftCommitIndex
         self._applied_seen[node.node_id] = node.replica.raftLastApplied
+        self._members_seen[node.node_id] = _members(node)
 
     def stepped(self, node: PySyncObjNode, effects: Sequence[Effect]) -> None:
         """Look at a node after a step; new findings are at the end of `findings`."""
@@ -89,22 +92,25 @@ class Witness:
         for effect in effects:
             if isinstance(effect, Send) and isinstance(effect.message, Data):
                 self._saw_message(name, effect.to, dict(effect.message.fields))
+        if node.disk.removed:
+            removed, node.disk.removed = node.disk.removed, []
+            self._saw_removed(node, removed)
         is_leader: bool = replica._isLeader()
         if is_leader:
-            self._saw_leader(name, replica.raftCurrentTerm)
+            self._saw_leader(node, replica.raftCurrentTerm)
         committed: int = replica.raftCommitIndex
         if committed > self._commit_seen[name]:
             if is_leader:
                 self._saw_commit(node, self._commit_seen[name] + 1, committed)
+            else:
+                self._saw_commit_taken_over(node, self._commit_seen[name] + 1, committed)
             self._commit_seen[name] = committed
         applied: int = replica.raftLastApplied
         if applied > self._applied_seen[name]:
             for index in range(self._applied_seen[name] + 1, applied + 1):
                 self._saw_applied(node, index)
             self._applied_seen[name] = applied
-        if node.disk.removed:
-            removed, node.disk.removed = node.disk.removed, []
-            self._saw_removed(node, removed)
+        self._members_seen[name] = _members(node)
 
     def lost(self, what: str) -> None:
         """Somebody found an acknowledged write gone from all nodes."""
@@ -125,12 +131,14 @@ class Witness:
         if candidate not in votes:
             votes.append(candidate)
 
-    def _saw_leader(self, name: NodeId, term: int) -> None:
+    def _saw_leader(self, node: PySyncObjNode, term: int) -> None:
+        name = node.node_id
         leaders = self._leaders.setdefault(term, [])
         if name in leaders:
             return
         leaders.append(name)
         if len(leaders) == 1:
+            self._saw_election(node, term)
             return
         twice = [
             f"{voter} voted for {' and '.join(candidates)}"
@@ -141,18 +149,48 @@ class Witness:
         detail = f"{' and '.join(leaders)} in term {term}; {', '.join(twice) or 'nobody voted twice'}"
         self._find(Broken.ONE_LEADER, bug, detail)
 
+    def _saw_election(self, node: PySyncObjNode, term: int) -> None:
+        """A leader must have what leaders of terms before committed: each majority has a node of the other."""
+        name = node.node_id
+        for index in sorted(self._commits, reverse=True):
+            commit = max(self._commits[index].values(), key=lambda commit: commit.entry[2])
+            of = commit.entry[2]
+            if of >= term:
+                continue
+            if node.disk.has(index, of):
+                return
+            voters = [
+                voter for (voter, when), chosen in self._votes.items() if when == term and name in chosen
+            ]
+            members = _members(node)
+            both = [voter for voter in voters if voter in commit.holders]
+            bug = Bug.CONSEQUENCE
+            if not both and 2 * len(voters) > len(members) and 2 * len(commit.holders) > len(commit.members):
+                bug = Bug.SPLIT_BRAIN
+            elif any((index, of) in self._disks[voter].forgotten for voter in both):
+                bug = Bug.FORGOTTEN
+            detail = (
+                f"{name} leads in term {term} by votes of {_list(voters)} of {_list(members)} without {index}:{of}, "
+                f"which {commit.leader} committed on {_list(commit.holders)} of {_list(commit.members)}"
+            )
+            self._find(Broken.LEADER_HAS_ALL, bug, detail)
+            return
+
     def _saw_commit(self, node: PySyncObjNode, first: int, last: int) -> None:
         name, replica = node.node_id, node.replica
         entry = node.disk.entry(last)
         if entry is None:
             return  # it is in a dump already
         term = entry[2]
-        others = sorted(other.id for other in replica.otherNodes)
-        members = (name, *others)
+        members = self._members_seen[
+            name
+        ]  # those of before: it commits first, then takes up changes of the members
         holders = tuple(member for member in members if self._has(member, last, term))
         if 2 * len(holders) <= len(members):
             status = replica.getStatus()
-            counted = [m for m in others if status[f"match_idx_server_{m}"] >= last and m not in holders]
+            counted = [
+                m for m in members if status.get(f"match_idx_server_{m}", 0) >= last and m not in holders
+            ]
             bug, reasons = self._why_missing(counted, last, term)
             self._find(
                 Broken.MAJORITY, bug, f"{name} committed {last}:{term}, only on {_list(holders)}; {reasons}"
@@ -166,6 +204,25 @@ class Witness:
                 commits[entry[2]] = Commit(entry, name, members, holders)
                 if len(commits) == 2:
                     self._saw_second_commit(*commits.values())
+
+    def _saw_commit_taken_over(self, node: PySyncObjNode, first: int, last: int) -> None:
+        """A follower learned a commit index; every entry up to it must have been committed by a leader."""
+        for index in range(first, last + 1):
+            entry = node.disk.entry(index)
+            commits = self._commits.get(index, {})
+            if entry is None or entry[2] in commits:
+                continue
+            is_with_dump = any("serialized" in dict(fields) for fields in node.delivered)
+            bug = Bug.FALSE_COMMIT if is_with_dump else Bug.CONSEQUENCE
+            others = ", ".join(
+                f"{commit.leader} committed {index}:{term}" for term, commit in commits.items()
+            )
+            by = "a piece of a dump" if is_with_dump else "no piece of a dump"
+            detail = (
+                f"{node.node_id} {index}:{entry[2]} by {by}; {others or 'no leader committed anything there'}"
+            )
+            self._find(Broken.ONLY_COMMITTED, bug, detail)
+            return
 
     def _why_missing(self, counted: Iterable[NodeId], index: int, term: int) -> tuple[Bug, str]:
         """Why nodes lack an entry that they are counted for."""
@@ -196,15 +253,6 @@ class Witness:
         entry = node.disk.entry(index)
         if entry is None:
             return  # it came with a dump, or is in one already
-        commits = self._commits.get(index, {})
-        if entry[2] not in commits:
-            others = ", ".join(
-                f"{commit.leader} committed {index}:{term}" for term, commit in commits.items()
-            )
-            detail = (
-                f"{node.node_id} applied {index}:{entry[2]}; {others or 'no leader committed anything there'}"
-            )
-            self._find(Broken.ONLY_COMMITTED, Bug.FALSE_COMMIT, detail)
         first, where = self._applied.setdefault(index, (entry, node.node_id))
         if first != entry:
             detail = f"{where} {index}:{first[2]}, {node.node_id} {index}:{entry[2]}"
@@ -221,6 +269,11 @@ class Witness:
     def _has(self, member: NodeId, index: int, term: int) -> bool:
         disk = self._disks.get(member)
         return disk is not None and disk.has(index, term)
+
+
+def _members(node: PySyncObjNode) -> tuple[NodeId, ...]:
+    """As the node knows them, itself first."""
+    return (node.node_id, *sorted(other.id for other in node.replica.otherNodes))
 
 
 def _list(names: Iterable[NodeId]) -> str:

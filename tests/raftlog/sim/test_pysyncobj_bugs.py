@@ -177,5 +177,6 @@ def test_two_additions_at_once_make_two_majorities_that_do_not_meet() -> None:
     assert story.is_done(*additions, left, right)
     assert (story.value(N1), story.value(N2)) == (["left"], ["right"])
     broken, bug, detail = first_finding(story)
-    assert (broken, bug) == (Broken.ONE_ENTRY, Bug.SPLIT_BRAIN)
-    assert "on {n1, n4, n5} of {n1, n2, n3, n4, n5}; n2" in detail
+    assert (broken, bug) == (Broken.LEADER_HAS_ALL, Bug.SPLIT_BRAIN)
+    assert "by votes of {n2, n3} of {n1, n2, n3}" in detail
+    assert "committed on {n1, n4, n5} of {n1, n2, n3, n4, n5}" in detail

@@ -1,0 +1,255 @@
+"""PySyncObj in the simulated world: two protocols, one with a journal and a dump on disk, one with neither.
+
+What it is asked to survive is what it says that it survives: lost, repeated and late packets are TCP's task (streams.py),
+a crash is the end of a process whose files stay whole, and without files only one node at a time restarts, once all have
+caught up. Beside that it meets what operators do (members are added and removed, the leadership handed over, logs
+compacted) and what networks do to TCP: connections that are reset, or that stand still for a while in one direction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from random import Random
+from typing import Any, Final
+
+from raftlog.engine import NodeId, Reply
+from raftlog.sim.cluster import Cluster
+from raftlog.sim.models import Read
+from raftlog.sim.models import Request as Operation
+from raftlog.sim.network import both_ways
+from raftlog.sim.process import Process
+from raftlog.sim.pysyncobj.disk import Disk
+from raftlog.sim.pysyncobj.node import PySyncObjNode, Settings
+from raftlog.sim.pysyncobj.requests import (
+    AddMember,
+    Command,
+    Compact,
+    Done,
+    Failed,
+    RemoveMember,
+    Request,
+    TransferLeadership,
+    Unknown,
+)
+from raftlog.sim.pysyncobj.witness import Witness
+from raftlog.sim.simulation import node_names
+from raftlog.sim.subject import Claims, NotDone, ProtocolUnderTest, Unclear, Violation
+from raftlog.sim.subject import Done as DoneAnswer
+from raftlog.sim.world import MILLISECOND, SECOND
+
+NODES_MAX: Final = 9
+HOLD_US: Final = (200 * MILLISECOND, 2 * SECOND)  # shorter than its read timeout of 3.5 s
+ISOLATION_US: Final = (500 * MILLISECOND, 6 * SECOND)  # longer than it, at times
+DOWN_US: Final = (20 * MILLISECOND, 400 * MILLISECOND)
+
+ACTS: Final = (
+    ("add", 0.2),
+    ("add two", 0.2),
+    ("remove", 0.2),
+    ("transfer", 0.5),
+    ("compact", 1.0),
+    ("reset", 1.0),
+    ("hold", 1.0),
+    ("isolate", 0.3),
+)
+
+
+class PySyncObjSubject:
+    """All its nodes in one run. `is_patient`: findings are collected and raised by nobody."""
+
+    def __init__(
+        self, cluster: Cluster, node_count: int, random: Random, *, keeps: bool, is_patient: bool = False
+    ) -> None:
+        self.witness = Witness()
+        self.settings = Settings(
+            compaction_entries_min=random.choice((10, 50, 5000)),
+            chunk_bytes=random.choice((64, 2**16)),
+            batch_bytes=random.choice((300, 2000, 2**16)),
+            leader_fallback_s=random.choice((2.0, 30.0)),
+        )
+        self._cluster = cluster
+        self._keeps = keeps
+        self._is_patient = is_patient
+        self._first_nodes = node_names(node_count)
+        self._nodes: dict[NodeId, PySyncObjNode] = {}  # those that run
+        self._members: dict[NodeId, Sequence[NodeId]] = {}  # whom each was configured with by its operator
+        self._writes: dict[int, Operation] = {}  # by request, until they end
+        self._acknowledged: dict[tuple[int, int], Operation] = {}  # writes by index and term
+
+    def first_nodes(self) -> Sequence[NodeId]:
+        return self._first_nodes
+
+    def make_image(self, node: NodeId) -> Disk:
+        return Disk(keeps=self._keeps)
+
+    def start(self, process: Process, now: float, random: Random) -> PySyncObjNode:
+        image = process.disk.image
+        assert isinstance(image, Disk)
+        members = self._members.setdefault(process.node, self._first_nodes)
+        node = PySyncObjNode(process.node, members, image, settings=self.settings, rng=random, now=now)
+        self._nodes[process.node] = node
+        self.witness.started(node)
+        return node
+
+    def stopped(self, process: Process) -> None:
+        node = self._nodes.pop(process.node)
+        node.disk.crash()
+        for peer, packet in node.streams.farewell():
+            self._cluster.network.send(process.node, peer, packet)
+
+    def submit(self, process: Process, request: int, operation: Operation) -> None:
+        if not isinstance(operation, Read):
+            self._writes[request] = operation
+        process.happen(Command(request, operation))
+
+    def replied(self, process: Process, reply: Reply) -> None:
+        node = self._nodes[process.node]
+        write = self._writes.pop(reply.request, None)
+        match reply.outcome:
+            case Done(result=result, index=index):
+                entry = node.disk.entry(index)
+                if write is not None and entry is not None:
+                    self._acknowledged[(index, entry[2])] = write
+                self._cluster.answer(reply.request, DoneAnswer(result))
+            case Failed():
+                leader = node.replica._getLeader()
+                self._cluster.answer(reply.request, NotDone(None if leader is None else leader.id))
+            case Unknown():
+                self._cluster.answer(reply.request, Unclear())
+            case _:
+                raise AssertionError(reply)
+
+    def apply(self, process: Process, entries: Sequence[Any]) -> int:
+        raise AssertionError("PySyncObj applies by itself")
+
+    def stepped(self, process: Process, event: Any, effects: Sequence[Any]) -> None:
+        self.witness.stepped(self._nodes[process.node], effects)
+        if self.witness.findings and not self._is_patient:
+            finding = self.witness.findings[0]
+            raise Violation(finding.broken, f"{finding.bug}: {finding.detail}")
+
+    def sending(self, process: Process, target: NodeId, message: Any) -> None:
+        pass
+
+    def leader(self) -> NodeId | None:
+        leaders = [
+            (n.replica.raftCurrentTerm, name) for name, n in self._nodes.items() if n.replica._isLeader()
+        ]
+        return max(leaders)[1] if leaders else None
+
+    def act(self, name: str, choice: int) -> None:
+        random = Random(choice)
+        leader = self.leader()
+        match name:
+            case "add":
+                self._add(leader, count=1)
+            case "add two":
+                self._add(leader, count=2)
+            case "remove":
+                others = [node for node in self._others(leader) if len(self._others(leader)) > 1]
+                if others:
+                    self._ask(leader, lambda request: RemoveMember(request, random.choice(others)))
+            case "transfer":
+                self._ask(leader, lambda request: TransferLeadership(request, None))
+            case "compact":
+                self._ask(random.choice(list(self._cluster.processes)), lambda _: Compact())
+            case "reset":
+                self._reset(*random.sample(list(self._cluster.processes), 2))
+            case "hold":
+                pair = random.sample(list(self._cluster.processes), 2)
+                self._cut([(pair[0], pair[1])], _between(random, HOLD_US))
+            case "isolate":
+                some = [leader] if leader is not None else []
+                others = [node for node in self._cluster.processes if node != leader]
+                if some and random.random() < 0.5:
+                    some.append(others.pop(random.randrange(len(others))))
+                self._cut(both_ways(some, others), _between(random, ISOLATION_US))
+            case "restart":
+                self._restart(random)
+            case _:
+                raise AssertionError(name)
+
+    def cores(self, random: Random) -> Sequence[NodeId]:
+        """All members, as the newest leader or else anybody knows them."""
+        if not self._nodes:
+            return self._first_nodes
+        node = self._nodes[self.leader() or max(self._nodes)]
+        return [node.node_id, *sorted(other.id for other in node.replica.otherNodes)]
+
+    def has_converged(self, core: Sequence[NodeId]) -> bool:
+        nodes = [self._nodes[name] for name in core if name in self._nodes]
+        states = [
+            (node.replica.values, node.replica.raftLastApplied, node.disk.entries[-1][1:]) for node in nodes
+        ]
+        return len(nodes) == len(core) and all(state == states[0] for state in states)
+
+    def finish(self) -> None:
+        leader = self.leader()
+        if leader is None:
+            return
+        disk = self._nodes[leader].disk
+        for (index, term), write in self._acknowledged.items():
+            if not disk.has(index, term):
+                self.witness.lost(
+                    f"{write} was {index}:{term}; {leader}, which leads at the end, does not have it"
+                )
+                break
+
+    def _add(self, leader: NodeId | None, *, count: int) -> None:
+        if leader is None or len(self._cluster.processes) + count > NODES_MAX:
+            return
+        members = [leader, *sorted(self._others(leader))]
+        for _ in range(count):
+            name = NodeId(f"n{len(self._cluster.processes) + 1}")
+            self._members[name] = [*members, name]
+            self._cluster.add(name)
+            self._cluster.start(name)
+            self._ask(leader, partial(AddMember, node=name))
+
+    def _others(self, node: NodeId | None) -> list[NodeId]:
+        return [] if node is None else [other.id for other in self._nodes[node].replica.otherNodes]
+
+    def _ask(self, node: NodeId | None, request: Callable[[int], Request]) -> None:
+        if node is not None:
+            self._cluster.processes[node].happen(request(self._cluster.clients.next_request()))
+
+    def _reset(self, one: NodeId, other: NodeId) -> None:
+        """Something on the way ends their connection."""
+        for source, target in ((one, other), (other, one)):
+            packets = self._nodes[source].streams.farewell() if source in self._nodes else []
+            for peer, packet in packets:
+                if peer == target:
+                    self._cluster.network.send(source, target, packet)
+
+    def _cut(self, pairs: Sequence[tuple[NodeId, NodeId]], duration_us: int) -> None:
+        network = self._cluster.network
+        self._cluster.world.after(duration_us, network.mend, network.cut(pairs))
+
+    def _restart(self, random: Random) -> None:
+        """One node, if all are up and have all that is committed: what it forgets, the others have."""
+        leader = self.leader()
+        if leader is None or len(self._nodes) < len(self._cluster.processes):
+            return
+        committed = self._nodes[leader].replica.raftCommitIndex
+        if any(node.replica.raftLastApplied < committed for node in self._nodes.values()):
+            return
+        name = random.choice(list(self._nodes))
+        self._cluster.processes[name].crash()
+        self._cluster.world.after(_between(random, DOWN_US), self._cluster.start, name)
+
+
+def _between(random: Random, bounds: tuple[int, int]) -> int:
+    return bounds[0] + int((bounds[1] - bounds[0]) * random.random())
+
+
+def _protocol(*, keeps: bool, is_patient: bool = False) -> ProtocolUnderTest:
+    def make(cluster: Cluster, node_count: int, random: Random) -> PySyncObjSubject:
+        return PySyncObjSubject(cluster, node_count, random, keeps=keeps, is_patient=is_patient)
+
+    acts = ACTS if keeps else (*ACTS, ("restart", 1.0))
+    return ProtocolUnderTest(Claims(crashes=keeps, stalls=False, failed_syncs=False, acts=acts), make)
+
+
+PYSYNCOBJ: Final = _protocol(keeps=True)
+PYSYNCOBJ_IN_MEMORY: Final = _protocol(keeps=False)
