@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bench import opening, server
+from bench import opening, raft, server
 from bench.report import DOCUMENT, RESULTS, filled_in
 from logstore.benchmark.cases import Bench
 from logstore.benchmark.measure import Series, as_json
@@ -43,6 +43,12 @@ def server_command(runs: Runs = 5, seconds: Seconds = 3.0, folder: Folder = Path
 def opening_command(runs: Runs = 5, gigabytes: int = 10, folder: Folder = Path()) -> None:
     """Opening a log with many sealed segments, and the memory it takes to scan it."""
     report("opening", opening.measure(folder, runs=runs, gigabytes=gigabytes))
+
+
+@app.command("raft")
+def raft_command(runs: Runs = 5, seconds: Seconds = 1.0) -> None:
+    """The consensus core by itself: three nodes in one process, storage in memory, with and without its checks."""
+    report("raft", raft.measure(runs=runs, seconds=seconds))
 
 
 @app.command("tables")

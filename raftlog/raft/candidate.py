@@ -75,7 +75,11 @@ class PreCandidate:
 
 
 class Candidate:
-    """Asks for votes in a new term. Its own counts once it is durable."""
+    """Asks for votes in a new term. It wins only once its own vote is durable, whoever else has voted for it.
+
+    Else, having sent entries as the leader, it could be restarted in the term before, be elected in this term once more
+    by the same votes, and give other entries the same indexes and term.
+    """
 
     __slots__ = ("_is_transfer", "_votes", "node")
 
@@ -94,8 +98,12 @@ class Candidate:
                 node.send(voter, Vote(node.term, node.log.last_index, node.log.last_term, self._is_transfer))
 
     def persisted(self) -> None:
-        if self.node.writes.durable_state == (self.node.term, self.node.id):
+        if self._is_vote_durable:
             self._count(self.node.id, is_granted=True)
+
+    @property
+    def _is_vote_durable(self) -> bool:
+        return self.node.writes.durable_state == (self.node.term, self.node.id)
 
     def receive(self, sender: NodeId, message: Message) -> None:
         if isinstance(message, VoteReply):
@@ -106,7 +114,8 @@ class Candidate:
     def _count(self, voter: NodeId, *, is_granted: bool) -> None:
         match self._votes.record(voter, is_granted=is_granted):
             case VoteResult.WON:
-                self.node.become_leader()
+                if self._is_vote_durable:
+                    self.node.become_leader()
             case VoteResult.LOST:
                 self.node.become_follower(self.node.term, None)
             case VoteResult.PENDING:

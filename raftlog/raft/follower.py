@@ -42,7 +42,7 @@ class Follower:
             case Heartbeat():
                 self._hear(sender)
                 self.node.commit_to(message.commit)
-                self.node.send(sender, HeartbeatReply(message.term, message.round))
+                self._answer_heartbeat(sender, message)
             case SnapshotChunk():
                 self._hear(sender)
                 self._take_chunk(message)
@@ -50,6 +50,14 @@ class Follower:
                 self.node.campaign(is_transfer=True)
             case _:
                 pass  # a reply to what this node sent in another role
+
+    def _answer_heartbeat(self, leader: NodeId, message: Heartbeat) -> None:
+        """It waits for the disk only where leases rest on it: a node that forgot this term would vote at once."""
+        node, reply = self.node, HeartbeatReply(message.term, message.round)
+        if node.config.lease_reads and node.writes.durable_state.term < node.term:
+            node.send_when_durable(leader, reply)
+        else:
+            node.send(leader, reply)
 
     def _hear(self, leader: NodeId) -> None:
         self.leader = leader
