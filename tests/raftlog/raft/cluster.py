@@ -388,3 +388,25 @@ class Cluster:
 def payloads(found: Iterable[Entry]) -> list[bytes]:
     """What was proposed, without a leader's own entries."""
     return [entry.data for entry in found if entry.kind is EntryKind.COMMAND]
+
+
+def make_node(
+    name: NodeId = N1,
+    *terms: int,
+    voters: int = 3,
+    term: int = 0,
+    vote: NodeId | None = None,
+    commit: int = 0,
+    **settings: Any,
+) -> RaftNode:
+    """One node alone, with entries of these terms on its disk."""
+    configuration = Configuration(tuple(NodeId(f"n{number + 1}") for number in range(voters)))
+    storage = storage_with(configuration, *terms, term=term, vote=vote, commit=commit)
+    return RaftNode(name, replace(CONFIG, **settings), storage, Random(SEED))
+
+
+def react(node: RaftNode, *events: object) -> list[Effect]:
+    """What the node does about these events, taken together, without what it notes."""
+    for event in events:
+        node.step(event, node.now)
+    return [effect for effect in node.drain() if not isinstance(effect, Note)]
