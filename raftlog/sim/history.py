@@ -29,7 +29,7 @@ class Operation(NamedTuple):
     def __str__(self) -> str:
         if self.returned is None:
             return f"{self.client} {self.called}..?: {self.input}"
-        return f"{self.client} {self.called}..{self.returned}: {self.input}{_answer(self.output)}"
+        return f"{self.client} {self.called}..{self.returned}: {self.input} -> {self.output!r}"
 
 
 class EventKind(StrEnum):
@@ -94,18 +94,16 @@ class History:
 
     def __str__(self) -> str:
         """A line per event: its number, the client, what happened, to which operation, with which answer."""
-        return "".join(
-            f"{place:>6} {self._calls[number].client:<8} {kind:<8} #{number} {self._calls[number].input}"
-            f"{_answer(self._calls[number].output) if kind is EventKind.OK else ''}\n"
-            for place, (number, kind) in enumerate(self._events)
-        )
+        return "".join(f"{self._line(place)}\n" for place in range(len(self._events)))
+
+    def _line(self, place: int) -> str:
+        number, kind = self._events[place]
+        call = self._calls[number]
+        answer = f" -> {call.output!r}" if kind is EventKind.OK else ""
+        return f"{place:>6} {call.client:<8} {kind:<8} #{number} {call.input}{answer}"
 
     def _end(self, number: OperationNumber, kind: EventKind) -> None:
         call = self._calls[number]
         assert call.ended is None, f"operation {number} had ended: {call.ended}"
         call.ended = kind
         self._events.append((number, kind))
-
-
-def _answer(output: Any) -> str:
-    return "" if output is None else f" -> {output}"

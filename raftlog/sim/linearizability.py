@@ -151,16 +151,16 @@ class _Search:
             if self.calls.is_empty:
                 return Linearizable(steps)
             lost = self.needs.lost(self.states[state])
-            if best is None or done.bit_count() > best_count:
-                best, best_count = self._failure(lost), done.bit_count()
             is_open = not lost and self._is_new(done, used, state)
-            choices.append(
-                _Choice(len(self.placed), done, used, self._candidates(state, time) if is_open else [])
-            )
+            rest = self._candidates(state, time) if is_open else []
+            if not rest and (best is None or done.bit_count() > best_count):
+                best, best_count = self._failure(lost), done.bit_count()
+            choices.append(_Choice(len(self.placed), done, used, rest))
             while choices and not choices[-1].rest:
                 choices.pop()
                 self._take_back(choices[-1].placed_count if choices else 0)
             if not choices:
+                assert best is not None, "a search that failed came to an end somewhere"
                 return replace(best, state=self._state_after(best.partial), steps=steps)
             if steps == steps_max:
                 return Undecided(self.key, steps)

@@ -64,7 +64,7 @@ class LostWrite:
 
 @dataclass(frozen=True, slots=True)
 class Duplicate:
-    """One append, several records."""
+    """One append, and several offsets at which it was told or found to be."""
 
     value: str
     offsets: tuple[int, ...]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, Literal, Protocol, assert_never
@@ -22,8 +23,8 @@ UNSEEN: Final = NoState.UNSEEN
 class Model(Protocol):
     """A deterministic machine for each key, and what is known of its requests. States are hashable.
 
-    `only_observes`, `compares`, `replaces` and `grows` only make the checker quick. What always is right: False, None,
-    ANY and all of the states. Where `compares` never says None, UNSEEN is a state, too, for `apply` and `grows`.
+    `only_observes`, `compares`, `replaces` and `growth` only make the checker quick. What always is right: False, None,
+    ANY and all of the states. Where `compares` never says None, UNSEEN is a state, too, for `apply` and `growth`.
     """
 
     @property
@@ -45,8 +46,8 @@ class Model(Protocol):
     def replaces(self, input: Any) -> Any:
         """The state after the request if it changes anything, whatever it was before; ANY if that depends on it."""
 
-    def grows(self, state: Any, states: Collection[Any]) -> Iterable[Any]:
-        """Those of the states that this one is, or may become by requests that replace ANY."""
+    def growth(self, states: Sequence[Any]) -> Callable[[Any], Sequence[Any]]:
+        """A function from a state to those of `states` that it is, or may become by requests that replace ANY."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,12 +145,18 @@ class KeyValue:
             case _:
                 assert_never(input)
 
-    def grows(self, state: Value, states: Collection[Any]) -> Iterable[Any]:
-        if state is UNSEEN:
-            return ()
-        if state is None:
-            return states
-        return [one for one in states if one is not None and one.startswith(state)]
+    def growth(self, states: Sequence[Value]) -> Callable[[Value], Sequence[Value]]:
+        ordered = sorted(state for state in states if isinstance(state, str))
+
+        def grown(state: Value) -> Sequence[Value]:
+            if state is UNSEEN:
+                return ()
+            if state is None:
+                return states
+            start = bisect_left(ordered, state)
+            return ordered[start : bisect_right(ordered, state, lo=start, key=lambda one: one[: len(state)])]
+
+        return grown
 
 
 # Names for the command line.

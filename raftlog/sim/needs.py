@@ -21,7 +21,9 @@ class Needs:
         self.operations = operations
         compared = [model.compares(one.input, one.output) for one in operations]
         self.is_blurred = None not in compared
-        self.told_apart = list(dict.fromkeys(state for states in compared for state in states or ()))
+        self.told_apart = model.growth(
+            list(dict.fromkeys(state for states in compared for state in states or ()))
+        )
         proved = [
             states[0]
             if one.returned is not None
@@ -32,6 +34,7 @@ class Needs:
             for one, states in zip(operations, compared, strict=True)
         ]
         self.states = list(dict.fromkeys(state for state in proved if state is not ANY))
+        self.grown = model.growth(self.states)
         self.bit_of = {state: bit for bit, state in enumerate(self.states)}
         self.need = [-1 if state is ANY else self.bit_of[state] for state in proved]  # per operation
         self.begins = [self._begun_by(one) for one in operations]
@@ -46,21 +49,19 @@ class Needs:
         if operation.returned is not None and self.model.only_observes(operation.input, operation.output):
             return []
         after = self.model.replaces(operation.input)
-        return [] if after is ANY else [self.bit_of[one] for one in self.model.grows(after, self.states)]
+        return [] if after is ANY else [self.bit_of[one] for one in self.grown(after)]
 
     def seen_as(self, state: Any) -> Any:
         """The state, or UNSEEN if no answer can tell which one it is, now or after growing."""
-        if not self.is_blurred or any(True for _ in self.model.grows(state, self.told_apart)):
-            return state
-        return UNSEEN
+        return state if not self.is_blurred or self.told_apart(state) else UNSEEN
 
     def lost(self, state: Any) -> int:
         """The states that must come, and cannot when this is the present one."""
-        grown = self.grown_from.get(state)
-        if grown is None:
-            grown = sum(1 << self.bit_of[one] for one in self.model.grows(state, self.states))
-            self.grown_from[state] = grown
-        return self.growing & ~grown
+        bits = self.grown_from.get(state)
+        if bits is None:
+            bits = sum(1 << self.bit_of[one] for one in self.grown(state))
+            self.grown_from[state] = bits
+        return self.growing & ~bits
 
     def first_in_need(self, lost: int, placed: Sequence[int]) -> int:
         gone = frozenset(placed)
