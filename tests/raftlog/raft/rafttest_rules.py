@@ -44,4 +44,9 @@ RULES = {
         "everything up to the change counts as applied at once, not only when the answer is delivered",
         "in our engine a change is in force when it is reported as applied: one event instead of two",
     ),
+    "lease": Rule(
+        "add-nodes read-only=lease-based",
+        "heartbeat replies leave at once, although ours wait for the disk when leases serve reads",
+        "a reply grants a lease, which a node that was restarted must not have forgotten; no script restarts one",
+    ),
 }  # fmt: skip
