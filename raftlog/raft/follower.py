@@ -60,8 +60,11 @@ class Follower:
             node.send(leader, reply)
 
     def _hear(self, leader: NodeId) -> None:
+        node = self.node
         self.leader = leader
-        self.node.election_start = self.node.now
+        node.election_start = node.now
+        if node.config.lease_reads:
+            node.promised_until = node.now + node.config.election_timeout_s_min
 
     def _append(self, message: Append) -> None:
         """Append what is missing; cut only what conflicts (paper, figure 2; an append may be an old one)."""
@@ -89,12 +92,15 @@ class Follower:
         node.send_when_durable(leader, AppendReply(node.term, last_new))
 
     def _take_chunk(self, message: SnapshotChunk) -> None:
-        """Keep a part of a snapshot if it is the next one; ask for the next one."""
+        """Keep a part of a snapshot if it is the next one; ask for the next one.
+
+        The snapshot may be older than this node's membership: it learns of that from the entries that follow.
+        """
         node, log, leader, snapshot = self.node, self.node.log, self.leader, message.snapshot
         assert leader is not None
         if snapshot.index > log.committed and log.matches(snapshot.index, snapshot.term):
             node.commit_to(snapshot.index)  # all of it is here already
-        if snapshot.index <= log.committed or node.id not in snapshot.configuration.members:
+        if snapshot.index <= log.committed:
             node.incoming = None
             node.send_when_durable(leader, AppendReply(node.term, log.committed))
             return

@@ -103,6 +103,9 @@ class RaftNode:
     now: float
     election_start: float  # when the leader was heard of, or the campaign or the leader's quorum check began
     election_timeout_s: float  # drawn anew whenever term or role changes
+    promised_until: (
+        float  # with leases: until then it votes for nobody else than the leader it heard of, in any term
+    )
     incoming: tuple[NodeId, Snapshot, int] | None  # a snapshot being received: from whom, which, bytes so far
 
     def __init__(
@@ -126,8 +129,8 @@ class RaftNode:
         self._asked: dict[int, tuple[int, float]] = {}
         self._asked_last = rng.getrandbits(62)
         self._campaigns_at_once = config.first_leader == node and self.term == 0
-        # With leases, a node that may have replied to a heartbeat before it was restarted keeps the promise of that.
-        self._votes_from = (
+        # A node that may have replied to a heartbeat before it was restarted keeps the promise of that.
+        self.promised_until = (
             now + config.election_timeout_s_min if config.lease_reads and self.term > 0 else now
         )
         self._sends: list[tuple[NodeId, Message, bool]] = []  # with whether it waits for the disk
@@ -258,6 +261,11 @@ class RaftNode:
                 "cannot_campaign", term=self.term, why="a configuration change is committed and not applied"
             )
             return
+        if self.now < self.promised_until and not is_transfer:
+            self.note(
+                "cannot_campaign", term=self.term, why="a leader was heard of that may read by its lease"
+            )
+            return
         if is_pre_vote is None:
             is_pre_vote = self.config.pre_vote and not is_transfer
         if is_pre_vote:
@@ -369,13 +377,13 @@ class RaftNode:
     @property
     def _has_lease(self) -> bool:
         """A leader was heard of so lately that no other is helped to take its place."""
-        if self.now < self._votes_from:
+        if self.now < self.promised_until:
             return True
         is_lately = self.now < self.election_start + self.config.election_timeout_s_min
         return self.config.check_quorum and is_lately and self.role.leader is not None
 
     def _answer_stale(self, sender: NodeId, message: Message) -> None:
-        if isinstance(message, Append | Heartbeat | SnapshotChunk):
+        if isinstance(message, Append | Heartbeat):
             # Its sender cannot learn of this term otherwise, if this node's votes are not asked for any more.
             if self.config.check_quorum or self.config.pre_vote:
                 self.send_when_durable(sender, HigherTerm(self.term))
@@ -398,6 +406,8 @@ class RaftNode:
             or (self.vote is None and self.role.leader is None)
             or (is_pre_vote and message.term > self.term)
         )
+        if self.now < self.promised_until and not (isinstance(message, Vote) and message.is_transfer):
+            is_free = False
         is_granted = is_free and self.view.as_up_to_date(message.last_index, message.last_term)
         if is_pre_vote:
             term = message.term if is_granted else self.term

@@ -62,10 +62,7 @@ class Writes:
     def hand_out(self, state: HardState, log: RaftLog, now: float) -> list[Persist[Write]]:
         """Everything that has not been handed out: one write, or more if several parts of a snapshot came at once."""
         parts, self.parts = self.parts, []
-        writes = [
-            self._issue(Write(snapshot=part, commit=log.committed), self.handed_state, 0, now)
-            for part in parts[:-1]
-        ]
+        writes = [self._issue(Write(snapshot=part), self.handed_state, 0, now) for part in parts[:-1]]
         is_state_new = state != self.handed_state
         self.handed_state = state
         write = Write(
