@@ -170,6 +170,8 @@ class Leader:
         self._leases = False  # its campaign may come late, and breaks the promises that leases rest on
         node.election_start = node.now
         node.note("transferring_leadership", term=node.term, to=to)
+        if self._queued:
+            self._append_queued()  # they were accepted, so they are handed over, too
         if progress.match == node.log.last_index:
             node.send(to, TimeoutNow(node.term))
         else:

@@ -48,8 +48,11 @@ from raftlog.raft.leader import Leader
 from raftlog.raft.log import RaftLog
 from raftlog.raft.messages import (
     Append,
+    AppendRejected,
+    AppendReply,
     EntryKind,
     Heartbeat,
+    HeartbeatReply,
     HigherTerm,
     Message,
     PreVote,
@@ -58,6 +61,7 @@ from raftlog.raft.messages import (
     ReadRequest,
     Snapshot,
     SnapshotChunk,
+    SnapshotReply,
     TransferRequest,
     Vote,
     VoteReply,
@@ -370,6 +374,8 @@ class RaftNode:
                 return True
         elif isinstance(message, PreVoteReply) and message.is_granted:
             return True  # of the term that this node would campaign in
+        elif isinstance(message, _REPLIES) and sender not in self.configuration.members:
+            return False  # a removed node that campaigned since; its term must not depose anybody
         is_leader = isinstance(message, Append | Heartbeat | SnapshotChunk)
         self.become_follower(message.term, sender if is_leader else None)
         return True
@@ -507,6 +513,10 @@ _HANDLERS: Final[dict[type, Callable[[RaftNode, Any], None]]] = {
     ForgetLeader: RaftNode._forget_leader,
     Unreachable: RaftNode._unreachable,
 }
+
+_REPLIES: Final = (
+    AppendReply, AppendRejected, HigherTerm, HeartbeatReply, VoteReply, PreVoteReply, SnapshotReply, ReadReply,
+)  # fmt: skip
 
 # What is done with a message in whatever role; the others are the role's.
 _OF_EVERY_ROLE: Final[dict[type, Callable[[RaftNode, NodeId, Any], None]]] = {
