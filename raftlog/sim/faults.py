@@ -106,17 +106,17 @@ class Plan(NamedTuple):
 
 
 # About how often each kind comes in a thousand steps of a run that has it.
-CRASHES: Final = 4.0
-POWER_FAILURES: Final = 1.5
+CRASHES: Final = 6.0
+POWER_FAILURES: Final = 3.0
 PAUSES: Final = 3.0
 STALLS: Final = 3.0
 FAILED_SYNCS: Final = 2.0
-CUTS: Final = 5.0
-PARTITIONS: Final = 2.5
+CUTS: Final = 8.0
+PARTITIONS: Final = 6.0
 
 DURATION_US_MIN: Final = 20 * MILLISECOND
-DURATION_US_MAX: Final = 700 * MILLISECOND  # some elections long
-STEP_US: Final = 1 * MILLISECOND  # about how much time a step of a run takes, to say when faults come
+DURATIONS_US_MAX: Final = (100 * MILLISECOND, 300 * MILLISECOND, 800 * MILLISECOND)  # to some elections long
+STEP_US: Final = 2 * MILLISECOND  # about how much time a step of a run takes, to say when faults come
 
 
 def draw_plan(random: Random, nodes: Sequence[NodeId], claims: Claims, *, steps: int) -> Plan:
@@ -136,8 +136,9 @@ class _Draw:
         self.claims = claims
         self.steps = steps
         self.faults: list[Planned] = []
+        self.duration_us_max = random.choice(DURATIONS_US_MAX)
         # a share of the seeds meets nothing, and one of those with faults only a single kind
-        self.share = random.choice((0.0, 0.15, 0.5, 0.5, 0.8))
+        self.share = random.choice((0.0, 0.15, 0.4, 0.6, 0.8))
 
     def is_on(self) -> bool:
         return self.random.random() < self.share
@@ -187,7 +188,7 @@ class _Draw:
 
     def _duration_us(self) -> int:
         share = self.random.random()
-        return DURATION_US_MIN + int((DURATION_US_MAX - DURATION_US_MIN) * share * share)
+        return DURATION_US_MIN + int((self.duration_us_max - DURATION_US_MIN) * share * share)
 
     def _node(self) -> NodeId:
         return LEADER if self.random.random() < 0.4 else self.random.choice(self.nodes)

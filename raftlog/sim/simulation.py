@@ -123,7 +123,7 @@ def _converge(cluster: Cluster) -> None:
 def _put_aside(cluster: Cluster, core: Sequence[NodeId], others: Sequence[NodeId], random: Random) -> None:
     """Those who are not of the core may be down, cut off, or deaf but loud."""
     for node in others:
-        match random.randrange(3):
+        match random.randrange(3 if cluster.subject.bears_the_deaf() else 2):
             case 0:
                 cluster.processes[node].crash()
             case 1:

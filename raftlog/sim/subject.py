@@ -109,6 +109,9 @@ class Subject(Protocol):
     def cores(self, random: Random) -> Sequence[NodeId]:
         """Nodes of which the protocol claims that they converge when they alone are up and well."""
 
+    def bears_the_deaf(self) -> bool:
+        """Whether a core converges in spite of nodes that it hears and that do not hear it."""
+
     def has_converged(self, core: Sequence[NodeId]) -> bool:
         """Whether those nodes are in the same state and have nothing left to do."""
 

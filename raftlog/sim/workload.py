@@ -17,8 +17,8 @@ from raftlog.sim.world import MILLISECOND, World
 if TYPE_CHECKING:
     from raftlog.sim.cluster import Cluster
 
-PATIENCE_US: Final = 1_500 * MILLISECOND  # then a client counts an operation as unclear
-RETRY_US_MAX: Final = 30 * MILLISECOND
+RETRY_US_MAX: Final = 10 * MILLISECOND  # doubled with each retry, some times: asking is not what is tested
+DOUBLINGS_MAX: Final = 4
 RETRIES_MAX: Final = 40
 
 
@@ -34,7 +34,7 @@ def draw_errands(random: Random, *, horizon_us: int) -> list[Errand]:
     """What the clients of a run will do, in the order of time."""
     clients = 2 + random.randrange(4)
     keys = [f"k{number}" for number in range(1 + random.randrange(4))]
-    gap_us = random.choice((2, 5, 10, 30)) * MILLISECOND  # of each client, on average
+    gap_us = random.choice((5, 20, 60, 120)) * MILLISECOND  # of each client, on average
     written = {key: [""] for key in keys}  # values that a cas may expect: some are there when it comes
     errands = []
     for client in range(clients):
@@ -88,6 +88,8 @@ class Clients:
         self._world = world
         self._history = history
         self._random = world.random("clients")
+        # then a client counts an operation as unclear, and turns to another node
+        self._patience_us = self._random.choice((60, 200, 1_000)) * MILLISECOND
         self._clients: dict[int, _Client] = {}
         self._open: dict[int, int] = {}  # request number -> client
         self._requests = 0
@@ -137,7 +139,7 @@ class Clients:
         client.try_count = 0
         self._world.record(client.name, operation)
         client.call = self._history.invoke(client.name, operation)
-        self._world.after(PATIENCE_US, self._lose_patience, number, client.call)
+        self._world.after(self._patience_us, self._lose_patience, number, client.call)
         self._try(number, client.call)
 
     def _try(self, number: int, call: OperationNumber) -> None:
@@ -146,7 +148,7 @@ class Clients:
             return
         node = self._leader
         up = self._cluster.nodes_up()
-        if up and (node not in up or client.try_count % 4 == 3 or self._random.random() < 0.1):
+        if up and (node not in up or client.try_count % 4 == 3 or self._random.random() < 0.25):
             node = self._random.choice(up)
         client.try_count += 1
         if node is None or not up:
@@ -162,7 +164,8 @@ class Clients:
         if client.try_count >= RETRIES_MAX:
             self._end(client, number, NotDone())
             return
-        delay_us = 1 + int(RETRY_US_MAX * self._random.random())
+        delay_us_max = RETRY_US_MAX << min(client.try_count, DOUBLINGS_MAX)
+        delay_us = 1 + int(delay_us_max * self._random.random())
         self._world.after(delay_us, self._try, number, client.call)
 
     def answer(self, request: int, answer: Answer) -> None:

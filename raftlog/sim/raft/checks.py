@@ -53,6 +53,7 @@ class Checks:
         # by (index, term): the entry, and the term of the one before it
         self._entries: dict[tuple[int, int], tuple[Entry, int]] = {}
         self._terms: list[int] = [0]  # of the committed entries, by index; 0 is before the first
+        self._committed_in: list[int] = [0]  # by index: the term of the node that committed it first
         self._votes: dict[tuple[NodeId, int], NodeId] = {}  # by voter and term
         self._snapshots: dict[int, tuple[Snapshot, bytes]] = {}  # by index
         self._dropped: set[bytes] = (
@@ -115,7 +116,9 @@ class Checks:
         if other != node.id:
             raise Violation("election safety", f"{other} and {node.id} lead in term {node.term}")
         index = self.committed
-        if index and node.log.term(index) != self._terms[index]:
+        while self._committed_in[index] >= node.term:
+            index -= 1  # a late vote can elect a leader of a term that is over: it has not what came after it
+        if node.log.term(index) != self._terms[index]:
             raise Violation(
                 "leader completeness",
                 f"{node.id} leads in term {node.term} without entry {index} of term {self._terms[index]}, "
@@ -138,6 +141,7 @@ class Checks:
             else:
                 assert term is not None
                 terms.append(term)
+                self._committed_in.append(node.term)
                 self._note_commit(self._entries[index, term][0])
         if log.committed >= len(terms) or log.term(log.committed) != terms[log.committed]:
             raise Violation(

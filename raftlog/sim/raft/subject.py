@@ -194,6 +194,10 @@ class RaftSubject:
                     core = rest
         return core
 
+    def bears_the_deaf(self) -> bool:
+        """A deaf leader would lead for ever without the one, a deaf candidate disturb for ever without the other."""
+        return self._config.check_quorum and self._config.pre_vote
+
     def has_converged(self, core: Sequence[NodeId]) -> bool:
         members = [node for node in core if node in self.checks.configuration.members]
         for member in members:

@@ -218,6 +218,9 @@ class PrimaryBackupSubject:
         random.shuffle(backups)
         return [self.names[0], *backups[: len(self.names) // 2]]
 
+    def bears_the_deaf(self) -> bool:
+        return True
+
     def has_converged(self, core: Sequence[NodeId]) -> bool:
         states = [self.cluster.processes[node].machine.machine.to_bytes() for node in core]
         return all(state == states[0] for state in states)
