@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from raftlog.engine import NodeId, Reply
 from raftlog.sim.cluster import Cluster
-from raftlog.sim.models import Read
+from raftlog.sim.models import Append, Read
 from raftlog.sim.models import Request as Operation
 from raftlog.sim.network import both_ways
 from raftlog.sim.process import Process
@@ -42,6 +42,8 @@ NODES_MAX: Final = 9
 HOLD_US: Final = (200 * MILLISECOND, 2 * SECOND)  # shorter than its read timeout of 3.5 s
 ISOLATION_US: Final = (500 * MILLISECOND, 6 * SECOND)  # longer than it, at times
 DOWN_US: Final = (20 * MILLISECOND, 400 * MILLISECOND)
+BURST: Final = 40  # writes at once, by nobody who waits for them
+TRANSFER_EVERY_US: Final = 50 * MILLISECOND
 
 ACTS: Final = (
     ("add", 0.2),
@@ -52,6 +54,7 @@ ACTS: Final = (
     ("reset", 1.0),
     ("hold", 1.0),
     ("isolate", 0.3),
+    ("hold answers", 0.3),
 )
 
 
@@ -165,6 +168,9 @@ class PySyncObjSubject:
                 if some and random.random() < 0.5:
                     some.append(others.pop(random.randrange(len(others))))
                 self._cut(both_ways(some, others), _between(random, ISOLATION_US))
+            case "hold answers":
+                if leader is not None and len(self._others(leader)) > 1:
+                    self._hold_answers(leader, random)
             case "restart":
                 self._restart(random)
             case _:
@@ -176,6 +182,9 @@ class PySyncObjSubject:
             return self._first_nodes
         node = self._nodes[self.leader() or max(self._nodes)]
         return [node.node_id, *sorted(other.id for other in node.replica.otherNodes)]
+
+    def bears_the_deaf(self) -> bool:
+        return False  # it has no pre-vote: a node that hears nobody raises its term, and deposes the leader
 
     def has_converged(self, core: Sequence[NodeId]) -> bool:
         nodes = [self._nodes[name] for name in core if name in self._nodes]
@@ -226,13 +235,28 @@ class PySyncObjSubject:
         network = self._cluster.network
         self._cluster.world.after(duration_us, network.mend, network.cut(pairs))
 
-    def _restart(self, random: Random) -> None:
-        """One node, if all are up and have all that is committed: what it forgets, the others have."""
+    def _hold_answers(self, leader: NodeId, random: Random) -> None:
+        """The leader is heard by one node only, whose answers stand still even longer, and is made leader again
+        before they come: what a stale acknowledgement needs, but for the moment at which it comes."""
+        others = self._others(leader)
+        hearer = others.pop(random.randrange(len(others)))
+        first_us = _between(random, HOLD_US)
+        second_us = first_us + _between(random, HOLD_US)
+        self._cut(both_ways([leader], others), first_us)
+        self._cut([(hearer, leader)], second_us)
+        for number in range(BURST):
+            self._ask(leader, partial(Command, operation=Append("burst", f"{number},")))
+        for delay_us in range(first_us, second_us, TRANSFER_EVERY_US):
+            self._cluster.world.after(delay_us, self._transfer, leader)
+
+    def _transfer(self, target: NodeId) -> None:
         leader = self.leader()
-        if leader is None or len(self._nodes) < len(self._cluster.processes):
-            return
-        committed = self._nodes[leader].replica.raftCommitIndex
-        if any(node.replica.raftLastApplied < committed for node in self._nodes.values()):
+        if leader is not None and leader != target:
+            self._ask(leader, partial(TransferLeadership, node=target))
+
+    def _restart(self, random: Random) -> None:
+        """One node, if all others are up."""
+        if len(self._nodes) < len(self._cluster.processes):
             return
         name = random.choice(list(self._nodes))
         self._cluster.processes[name].crash()

@@ -247,6 +247,8 @@ class Witness:
         are_disjoint = not set(first.holders) & set(second.holders)
         are_majorities = all(2 * len(c.holders) > len(c.members) for c in (first, second))
         bug = Bug.SPLIT_BRAIN if are_disjoint and are_majorities else Bug.CONSEQUENCE
+        if any((first.entry[1], first.entry[2]) in self._disks[holder].forgotten for holder in first.holders):
+            bug = Bug.FORGOTTEN
         self._find(Broken.ONE_ENTRY, bug, "; ".join(both))
 
     def _saw_applied(self, node: PySyncObjNode, index: int) -> None:
@@ -255,8 +257,11 @@ class Witness:
             return  # it came with a dump, or is in one already
         first, where = self._applied.setdefault(index, (entry, node.node_id))
         if first != entry:
-            detail = f"{where} {index}:{first[2]}, {node.node_id} {index}:{entry[2]}"
-            self._find(Broken.SAME_STATE, Bug.CONSEQUENCE, detail)
+            # one term that is led twice: who led or voted first has forgotten it
+            bug = Bug.FORGOTTEN if first[2] == entry[2] and not node.disk.keeps else Bug.CONSEQUENCE
+            self._find(
+                Broken.SAME_STATE, bug, f"{where} {index}:{first[2]}, {node.node_id} {index}:{entry[2]}"
+            )
 
     def _saw_removed(self, node: PySyncObjNode, removed: list[tuple[int, int]]) -> None:
         for index, term in removed:
