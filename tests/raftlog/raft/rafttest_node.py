@@ -111,7 +111,9 @@ class Envelope:
 
     @property
     def is_local(self) -> bool:
-        return self.sender == self.to
+        """As etcd tells it, where a request to hand over comes from the node that is to take over."""
+        is_own = isinstance(self.content, m.TransferRequest) and self.content.to == node_id(self.to)
+        return self.sender == self.to or is_own
 
 
 class AppendWork(NamedTuple):
@@ -210,6 +212,7 @@ class Node:
     # ── towards the core ────────────────────────────────────────────────────────────────────────────
 
     def step(self, event: Any) -> None:
+        self.raft.promised_until = 0.0  # RULES["lease"]
         before = invariants.facts(self.raft)
         self.raft.step(event, self.now)
         if self.raft.term > 0:  # add-nodes makes logs whose first entry is of term 1 on disks of term 0
@@ -239,7 +242,7 @@ class Node:
                     self._persists.append(effect)
                 case Send(to=to, message=message, after=after):
                     name = ETCD_TYPES[type(message)]
-                    # RULES["lease"]: a heartbeat's reply may wait for a write
+                    # Also a heartbeat's reply may wait for a write: RULES["lease"].
                     assert after is None or name in (*PROMISES, "MsgHeartbeatResp"), f"{message} waits"
                     envelopes = self._promises if name in PROMISES else self._sends
                     envelopes.append(Envelope(self.number, node_number(to), name, message))

@@ -46,7 +46,28 @@ RULES = {
     ),
     "lease": Rule(
         "add-nodes read-only=lease-based",
-        "heartbeat replies leave at once, although ours wait for the disk when leases serve reads",
-        "a reply grants a lease, which a node that was restarted must not have forgotten; no script restarts one",
+        "the harness lets heartbeat replies leave at once, and followers forget that they promised to wait with campaigns",
+        "with them the reads of a leader's lease are safe, also if a follower campaigns or is restarted; etcd's are not, and "
+        "no script reads or restarts",
+    ),
+    "own vote": Rule(
+        "process-append-thread of a candidate that has the votes of a quorum of others",
+        "ours leads only once its own vote is durable, etcd's at once",
+        "it could forget the term in a crash, be elected in it again, and give the same indexes to other entries",
+    ),
+    "own pre-vote": Rule(
+        "campaign with prevote, process-ready of a pre-candidate",
+        "ours counts its own pre-vote at once, etcd's after the next write",
+        "a pre-vote promises nothing, so there is nothing to be durable",
+    ),
+    "lost snapshot": Rule(
+        "tick-heartbeat while a snapshot is on its way",
+        "ours sends it again when heartbeats are answered and it is not, etcd's waits to be told by the application",
+        "nobody beside the core needs to watch over a transfer",
+    ),
+    "early snapshot": Rule(
+        "send-snapshot to a node that is no member in the snapshot",
+        "ours installs it, etcd's ignores it",
+        "a newcomer's membership may be in the entries that follow the snapshot, and it has no other way to them",
     ),
 }  # fmt: skip
