@@ -38,7 +38,7 @@ class Model(Protocol):
         """(state afterwards, output)."""
 
     def only_observes(self, input: Any, output: Any) -> bool:
-        """Whether a request that gives this output (None: not known) leaves every state as it is."""
+        """Whether a request that gives this output leaves every state as it is."""
 
     def compares(self, input: Any, output: Any) -> tuple[Any, ...] | None:
         """The states that this answer tells from all others and from each other; None if it may be any."""

@@ -191,6 +191,53 @@ def test_history_longer_than_the_stack_of_the_language() -> None:
     assert check(MODEL, history.operations()) == Linearizable(steps=3000)
 
 
+def at_once(*inputs: Any) -> list[Operation]:
+    """All called, then all returned."""
+    return [ended(f"c{place}", place, 100 + place, one) for place, one in enumerate(inputs)]
+
+
+def never_answered(*inputs: Any) -> list[Operation]:
+    return [ended(f"c{place}", place, LATER, one) for place, one in enumerate(inputs)]
+
+
+APPENDS = [Append("k", f"{number},") for number in range(20)]
+WRITES = [Write("k", f"{number};") for number in range(20)]
+REVERSED = ended("r", 200, 201, Read("k"), "".join(one.suffix for one in reversed(APPENDS)))
+TWICE = ended("r", 200, 201, Read("k"), "7,7,")
+READS = [ended(f"r{number}", 200 + number, 300 + number, Read("k"), f"{number};") for number in range(20)]
+
+
+@pytest.mark.parametrize(
+    ("operations", "is_good"),
+    [
+        ([*at_once(*APPENDS), REVERSED], True),
+        ([*at_once(*APPENDS), TWICE], False),
+        ([*never_answered(*APPENDS), REVERSED], True),
+        ([*never_answered(*APPENDS), TWICE], False),
+        ([*at_once(*APPENDS), ended("w", 150, 151, Write("k", "1")), ended("r", 200, 201, Read("k"), "2")], False),
+        (
+            [*at_once(*WRITES[:7]), *[ended("w", place, place + 1, Write("k", f"{place}")) for place in (200, 202)],
+             ended("r", 204, 205, Read("k"), "200")],
+            False,
+        ),
+        ([*never_answered(*[WRITES[0]] * 20, *[WRITES[1]] * 20), ended("r", 200, 201, Read("k"), "2")], False),
+        ([*never_answered(*WRITES), *READS], True),
+        ([*never_answered(*WRITES), *READS, ended("r", 400, 401, Read("k"), "5;")], True),
+        ([*never_answered(*WRITES), *READS, ended("r", 400, 401, Read("k"), "20;")], False),
+    ],
+    ids=[
+        "appends in an order that a read tells", "an append that is there twice",
+        "unknown appends in an order that a read tells", "an unknown append that is there twice",
+        "appends that nobody saw", "writes that nobody saw", "two unknown writes, many times each",
+        "unknown writes that all were seen", "one of them last", "another one last",
+    ],
+)  # fmt: skip
+def test_search_goes_not_through_all_orders(operations: list[Operation], is_good: bool) -> None:
+    verdict = check(MODEL, operations, steps_max=1000)
+
+    assert isinstance(verdict, Linearizable if is_good else NotLinearizable)
+
+
 def draw(seed: int, *, operations: int) -> list[Operation]:
     random = Random(seed)
     return Machine(
