@@ -28,7 +28,7 @@ from raftlog.engine import (
 )
 from raftlog.raft import RaftConfig, RaftNode, Role, invariants
 from raftlog.raft.configuration import Change, ChangeKind, Configuration, ConfigurationChange, Transition
-from raftlog.raft.events import Campaign, ChangeConfiguration, Propose, Read
+from raftlog.raft.events import Campaign, ChangeConfiguration, Propose, Read, TransferLeadership
 from raftlog.raft.leader import Leader
 from raftlog.raft.memory import MemoryStorage
 from raftlog.raft.messages import Entry, EntryKind, Message, Snapshot
@@ -223,7 +223,9 @@ class Cluster:
         self.servers[name].is_up = False
 
     def restart(self, name: NodeId) -> None:
+        replies = self.servers[name].replies  # of all its lives
         self._start(name, self.servers[name].storage)
+        self.servers[name].replies = replies
 
     def compact(self, name: NodeId, index: int, data: bytes = b"state") -> Snapshot:
         """A snapshot of the views up to `index` takes the place of the entries."""
@@ -316,11 +318,41 @@ class Cluster:
         self.now = max(self.now, deadline)
         self.step(name, Wake())
 
+    def wake_next(self) -> None:
+        """Let time pass until the earliest deadline."""
+        deadlines = [
+            (server.node.deadline() or 0.0, name) for name, server in self.servers.items() if server.is_up
+        ]
+        self.wake(min(deadlines)[1])
+
     def heartbeat(self, name: NodeId, *, count: int = 1) -> None:
         """The leader's next heartbeats, and what comes of them."""
         for _ in range(count):
             self.wake(name)
             self.settle()
+
+    def happen(self, rng: Random) -> None:
+        """Something happens: mostly a message arrives, at times out of order, twice or never; time passes; disks stall."""
+        name, what = rng.choice(list(self.servers)), rng.random()
+        if what < 0.95 and self.letters:
+            letter = rng.choice(self.letters[:4])
+            if rng.random() < 0.97:
+                self.letters.remove(letter)
+            if rng.random() < 0.97:
+                self.deliver(letter)
+        elif what < 0.98:
+            self.wake_next()
+        elif what < 0.984:
+            self.step(name, Campaign())
+        elif what < 0.988:
+            self.step(name, TransferLeadership(rng.choice(list(self.servers))))
+        elif what < 0.992:
+            self.hold_disk(name)
+        elif what < 0.998:
+            self.release_disk(name)
+        else:
+            self.crash(name)
+            self.restart(name)
 
     # ── what tests ask for ──────────────────────────────────────────────────────────────────────────
 
