@@ -104,7 +104,10 @@ class Cluster:
         config: RaftConfig = CONFIG,
         **settings: Any,
     ) -> None:
-        """Nodes with empty disks or the given ones; `outside` are up, and members of nothing. `settings` are RaftConfig's."""
+        """Nodes with empty disks or the given ones; `outside` are up, know the first configuration, and are not in it.
+
+        `settings` are RaftConfig's.
+        """
         names = [NodeId(f"n{number + 1}") for number in range(voters)] if isinstance(voters, int) else voters
         self.configuration = Configuration(tuple(sorted(names)), learners=tuple(sorted(learners)))
         self.config = replace(config, **settings)
@@ -119,8 +122,7 @@ class Cluster:
         self._request = 0
         for name in [*sorted([*names, *learners]), *outside]:
             known = (storages or {}).get(name)
-            empty = MemoryStorage(self.configuration if name not in outside else Configuration())
-            self._start(name, known if known is not None else empty)
+            self._start(name, known if known is not None else MemoryStorage(self.configuration))
 
     def _start(self, name: NodeId, storage: MemoryStorage) -> None:
         node = RaftNode(name, self.config, storage, Random(f"{SEED} {name} {self.now}"), self.now)
