@@ -72,14 +72,16 @@ class Peer(Node):  # type: ignore[misc]
 class Replica(SyncObj):  # type: ignore[misc]
     """One copy of the simulated clusters' machine (raftlog/sim/machine.py)."""
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:
+    def __init__(self, tell_applied: Callable[[int], None], *arguments: Any, **named: Any) -> None:
+        self._tell_applied = tell_applied
         super().__init__(*arguments, **named)
         self.values: dict[str, str] = {}  # set after SyncObj's own attributes, and so part of its dumps
 
     @replicated
     def run(self, data: bytes) -> Any:
         """What the machine answers to an encoded request."""
-        _, request = decode(data)
+        number, request = decode(data)
+        self._tell_applied(number)
         before = self.values.get(request.key, "")
         after, answer = MODEL.apply(before, request)
         if after is not before:
@@ -140,6 +142,7 @@ class PySyncObjNode:
         self.node_id = node_id
         self.disk = disk
         self.delivered: list[Fields] = []  # messages that PySyncObj got in the last step
+        self.applied: list[int] = []  # requests that its machine carried out in the last step
         self._now = now  # its clock: what `step` was told, plus what its own sends cost
         self._tick_at = now
         self._effects: list[Effect] = []
@@ -169,6 +172,7 @@ class PySyncObjNode:
         self._surroundings = Surroundings(disk, rng=rng, clock=lambda: self._now, log=Log(self._tell_error))
         with self._surroundings:
             self.replica = Replica(
+                lambda request: self.applied.append(request),
                 Peer(node_id),
                 [Peer(member) for member in others],
                 conf,
@@ -179,7 +183,7 @@ class PySyncObjNode:
     def step(self, event: Event, now: float) -> None:
         """Take in what happened, then let PySyncObj tick."""
         self._now = max(self._now, now)
-        self.delivered = []
+        self.delivered, self.applied = [], []
         with self._surroundings:
             try:
                 self._handle(event)

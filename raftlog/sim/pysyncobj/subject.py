@@ -43,7 +43,8 @@ HOLD_US: Final = (200 * MILLISECOND, 2 * SECOND)  # shorter than its read timeou
 ISOLATION_US: Final = (500 * MILLISECOND, 6 * SECOND)  # longer than it, at times
 DOWN_US: Final = (20 * MILLISECOND, 400 * MILLISECOND)
 BURST: Final = 40  # writes at once, by nobody who waits for them
-TRANSFER_EVERY_US: Final = 50 * MILLISECOND
+POLL_US: Final = 5 * MILLISECOND
+TRIES: Final = 400  # of them: some elections long
 
 ACTS: Final = (
     ("add", 0.2),
@@ -77,6 +78,8 @@ class PySyncObjSubject:
         self._first_nodes = node_names(node_count)
         self._nodes: dict[NodeId, PySyncObjNode] = {}  # those that run
         self._members: dict[NodeId, Sequence[NodeId]] = {}  # whom each was configured with by its operator
+        self._is_holding_answers = False  # one at a time
+        self._happened: set[int] = set()  # requests that some node carried out
         self._writes: dict[int, Operation] = {}  # by request, until they end
         self._acknowledged: dict[tuple[int, int], Operation] = {}  # writes by index and term
 
@@ -127,7 +130,9 @@ class PySyncObjSubject:
         raise AssertionError("PySyncObj applies by itself")
 
     def stepped(self, process: Process, event: Any, effects: Sequence[Any]) -> None:
-        self.witness.stepped(self._nodes[process.node], effects)
+        node = self._nodes[process.node]
+        self._happened.update(node.applied)
+        self.witness.stepped(node, effects)
         if self.witness.findings and not self._is_patient:
             finding = self.witness.findings[0]
             raise Violation(finding.broken, f"{finding.bug}: {finding.detail}")
@@ -193,6 +198,9 @@ class PySyncObjSubject:
         ]
         return len(nodes) == len(core) and all(state == states[0] for state in states)
 
+    def may_have_happened(self, request: int) -> bool:
+        return request in self._happened
+
     def finish(self) -> None:
         leader = self.leader()
         if leader is None:
@@ -236,23 +244,43 @@ class PySyncObjSubject:
         self._cluster.world.after(duration_us, network.mend, network.cut(pairs))
 
     def _hold_answers(self, leader: NodeId, random: Random) -> None:
-        """The leader is heard by one node only, whose answers stand still even longer, and is made leader again
-        before they come: what a stale acknowledgement needs, but for the moment at which it comes."""
+        """The leader is heard by one node only, until it has a successor, which then hands the leadership back; until
+        then the one node's answers to the leader stand still. It is what a stale acknowledgement needs, but for what
+        the answers meet when they come."""
+        if self._is_holding_answers:
+            return
+        self._is_holding_answers = True
+        network = self._cluster.network
         others = self._others(leader)
         hearer = others.pop(random.randrange(len(others)))
-        first_us = _between(random, HOLD_US)
-        second_us = first_us + _between(random, HOLD_US)
-        self._cut(both_ways([leader], others), first_us)
-        self._cut([(hearer, leader)], second_us)
+        answers = network.cut([(hearer, leader)])
+        unheard = network.cut(both_ways([leader], others))
         for number in range(BURST):
             self._ask(leader, partial(Command, operation=Append("burst", f"{number},")))
-        for delay_us in range(first_us, second_us, TRANSFER_EVERY_US):
-            self._cluster.world.after(delay_us, self._transfer, leader)
 
-    def _transfer(self, target: NodeId) -> None:
+        def succeeded() -> None:
+            network.mend(unheard)
+            self._when(lambda: self._hand_over(leader), led_again)
+
+        def led_again() -> None:
+            network.mend(answers)
+            self._is_holding_answers = False
+
+        self._when(lambda: self.leader() not in (None, leader), succeeded)
+
+    def _hand_over(self, target: NodeId) -> bool:
+        """Whether it leads; if not, whoever does is asked to make it the leader, and may refuse."""
         leader = self.leader()
         if leader is not None and leader != target:
             self._ask(leader, partial(TransferLeadership, node=target))
+        return leader == target
+
+    def _when(self, condition: Callable[[], bool], act: Callable[[], None], tries: int = TRIES) -> None:
+        """Act when it is so, or when it did not come to be so."""
+        if tries == 0 or condition():
+            act()
+        else:
+            self._cluster.world.after(POLL_US, self._when, condition, act, tries - 1)
 
     def _restart(self, random: Random) -> None:
         """One node, if all others are up."""
@@ -267,13 +295,14 @@ def _between(random: Random, bounds: tuple[int, int]) -> int:
     return bounds[0] + int((bounds[1] - bounds[0]) * random.random())
 
 
-def _protocol(*, keeps: bool, is_patient: bool = False) -> ProtocolUnderTest:
+def _protocol(
+    *, keeps: bool, acts: tuple[tuple[str, float], ...], crashes: bool, is_patient: bool = False
+) -> ProtocolUnderTest:
     def make(cluster: Cluster, node_count: int, random: Random) -> PySyncObjSubject:
         return PySyncObjSubject(cluster, node_count, random, keeps=keeps, is_patient=is_patient)
 
-    acts = ACTS if keeps else (*ACTS, ("restart", 1.0))
-    return ProtocolUnderTest(Claims(crashes=keeps, stalls=False, failed_syncs=False, acts=acts), make)
+    return ProtocolUnderTest(Claims(crashes=crashes, stalls=False, failed_syncs=False, acts=acts), make)
 
 
-PYSYNCOBJ: Final = _protocol(keeps=True)
-PYSYNCOBJ_IN_MEMORY: Final = _protocol(keeps=False)
+PYSYNCOBJ: Final = _protocol(keeps=True, acts=ACTS, crashes=True)
+PYSYNCOBJ_IN_MEMORY: Final = _protocol(keeps=False, acts=(*ACTS, ("restart", 1.0)), crashes=False)
