@@ -152,6 +152,7 @@ def _is_done(cluster: Cluster, core: Sequence[NodeId]) -> bool:
 
 def _judge(cluster: Cluster) -> None:
     cluster.subject.finish()
+    cluster.clients.settle()
     verdict = check(MODEL, cluster.history.operations(), steps_max=JUDGE_STEPS_MAX)
     match verdict:
         case Linearizable():

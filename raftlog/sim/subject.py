@@ -115,6 +115,10 @@ class Subject(Protocol):
     def has_converged(self, core: Sequence[NodeId]) -> bool:
         """Whether those nodes are in the same state and have nothing left to do."""
 
+    def may_have_happened(self, request: int) -> bool:
+        """At the end: whether a request with an unclear outcome took effect, or may have. True is always right, and
+        makes histories harder to judge."""
+
     def finish(self) -> None:
         """Checks of the whole run, at its end."""
 

@@ -89,9 +89,10 @@ class Clients:
         self._history = history
         self._random = world.random("clients")
         # then a client counts an operation as unclear, and turns to another node
-        self._patience_us = self._random.choice((60, 200, 1_000)) * MILLISECOND
+        self._patience_us = self._random.choice((100, 200, 1_000)) * MILLISECOND
         self._clients: dict[int, _Client] = {}
         self._open: dict[int, int] = {}  # request number -> client
+        self._unclear: list[tuple[OperationNumber, int]] = []  # with the request of the last try
         self._requests = 0
         self._plan = 0  # which one counts
         self._leader: NodeId | None = None  # where the last operation succeeded, or was sent to
@@ -203,6 +204,18 @@ class Clients:
             self._leader = None
             self._end(client, number, Unclear())
 
+    def settle(self) -> None:
+        """At the end of the run: what became of those whose outcome was unclear, as far as the subject knows.
+
+        Clients never learn of it, but what certainly never happened makes the history easier to judge, and stricter.
+        """
+        for call, request in self._unclear:
+            if self._cluster.subject.may_have_happened(request):
+                self._history.unknown(call)
+            else:
+                self._history.fail(call)
+        self._unclear.clear()
+
     def _end(self, client: _Client, number: int, answer: Answer) -> None:
         self._world.record(client.name, answer)
         match answer:
@@ -213,7 +226,7 @@ class Clients:
                 self._history.fail(client.call)
                 self.failed_count += 1
             case Unclear():
-                self._history.unknown(client.call)
+                self._unclear.append((client.call, client.request))
                 self.unclear_count += 1
         client.has_succeeded = isinstance(answer, Done)
         client.operation = None

@@ -49,7 +49,7 @@ class Checks:
 
     def __init__(self, bootstrap: Configuration, disks: Mapping[NodeId, RaftDisk]) -> None:
         self._disks = disks
-        self.leaders: dict[int, NodeId] = {}  # by term
+        self.leaders: dict[int, tuple[NodeId, Seen]] = {}  # by term; with the incarnation
         # by (index, term): the entry, and the term of the one before it
         self._entries: dict[tuple[int, int], tuple[Entry, int]] = {}
         self._terms: list[int] = [0]  # of the committed entries, by index; 0 is before the first
@@ -60,6 +60,7 @@ class Checks:
             set()
         )  # data of proposals that were told to be dropped; only asked, never listed
         self._committed_data: set[bytes] = set()  # of commands; only asked, never listed
+        self._proposed: dict[int, bytes] = {}  # by the client's request
         self.acknowledged = 0  # the highest index that anybody was told to be committed
         self.configuration = bootstrap  # by all that is committed
         self.changes: list[tuple[int, int, ConfigurationChange]] = []  # index and term of all ever written
@@ -82,7 +83,7 @@ class Checks:
         if node.role is not seen.role:
             seen.role = node.role
             if node.role.name is Role.LEADER:
-                self._elected(node)
+                self._elected(node, seen)
         if node.log.committed != seen.committed:
             if node.log.committed < seen.committed:
                 raise Violation("commit index went back", f"{node.id}: from {seen.committed}")
@@ -111,10 +112,12 @@ class Checks:
                 )
             before = entry.term
 
-    def _elected(self, node: RaftNode) -> None:
-        other = self.leaders.setdefault(node.term, node.id)
-        if other != node.id:
-            raise Violation("election safety", f"{other} and {node.id} lead in term {node.term}")
+    def _elected(self, node: RaftNode, seen: Seen) -> None:
+        other = self.leaders.setdefault(node.term, (node.id, seen))
+        if (
+            other[1] is not seen
+        ):  # not even the same node again, after a restart: it might number other entries
+            raise Violation("election safety", f"{other[0]} and {node.id} lead in term {node.term}")
         index = self.committed
         while self._committed_in[index] >= node.term:
             index -= 1  # a late vote can elect a leader of a term that is over: it has not what came after it
@@ -218,6 +221,13 @@ class Checks:
     def snapshot_installed(self, node: NodeId, snapshot: Snapshot, data: bytes) -> None:
         if self._snapshots.get(snapshot.index) != (snapshot, data):
             raise Violation("a snapshot changed on its way", f"{node}: {snapshot} {data!r}")
+
+    def asked(self, request: int, data: bytes) -> None:
+        self._proposed[request] = data
+
+    def is_committed(self, request: int) -> bool:
+        """Whether what this request proposed was ever committed; nothing else is ever applied."""
+        return self._proposed.get(request) in self._committed_data
 
     def told_committed(self, node: NodeId, index: int, term: int, data: bytes) -> None:
         if index >= len(self._terms) or self._terms[index] != term:

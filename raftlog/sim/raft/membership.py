@@ -70,7 +70,8 @@ class Membership:
         kind, choice = choice % 8, choice // 8
         if kind < 2 and configuration.learners:
             learner = configuration.learners[choice % len(configuration.learners)]
-            process.happen(Promote(process.machine.requests.ask_other(), learner))
+            if self._is_safe(ConfigurationChange((Change(ChangeKind.ADD_VOTER, learner),))):
+                process.happen(Promote(process.machine.requests.ask_other(), learner))
             return
         changes = [self._draw(configuration, choice)]
         if kind >= 5:
@@ -103,16 +104,19 @@ class Membership:
         return node
 
     def _ask(self, leader: NodeId, change: ConfigurationChange) -> None:
-        subject, cluster = self._subject, self._subject.cluster
-        process = cluster.processes[leader]
+        process = self._subject.cluster.processes[leader]
+        if self._is_safe(change):
+            process.happen(ChangeConfiguration(process.machine.requests.ask_other(), change))
+
+    def _is_safe(self, change: ConfigurationChange) -> bool:
+        """Whether quorums of nodes with disks are left, whichever configuration it changes."""
+        cluster = self._subject.cluster
         well = [node for node in cluster.processes if node not in cluster.lost]
         for configuration in self.possible_configurations():
             try:
                 after = apply_change(configuration, change).configuration
             except InvalidChange:
-                continue  # the leader may refuse it too
+                continue  # the leader may refuse it, too
             if not has_quorums(after, well):
-                return
-        subject.cluster.processes[leader].happen(
-            ChangeConfiguration(process.machine.requests.ask_other(), change)
-        )
+                return False
+        return True

@@ -42,6 +42,7 @@ class Requests:
         is_read = isinstance(operation, ReadRequest)
         data = b"" if is_read else encode(operation, request)
         self._open[number] = _Asked(request, operation, data, self._checks.acknowledged)
+        self._checks.asked(request, data)
         return Read(number) if is_read else Propose(number, (data,))
 
     def ask_other(self) -> int:

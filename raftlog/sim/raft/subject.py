@@ -211,6 +211,9 @@ class RaftSubject:
             )
         return not self.checks.configuration.auto_leave
 
+    def may_have_happened(self, request: int) -> bool:
+        return self.checks.is_committed(request)
+
     def finish(self) -> None:
         pass
 
