@@ -12,6 +12,7 @@ PROTOCOLS: Final = {
     "raft": ("raftlog.sim.raft.subject", "RAFT"),
     "pysyncobj": ("raftlog.sim.pysyncobj.subject", "PYSYNCOBJ"),
     "pysyncobj-in-memory": ("raftlog.sim.pysyncobj.subject", "PYSYNCOBJ_IN_MEMORY"),
+    "pysyncobj-held-answers": ("raftlog.sim.pysyncobj.subject", "PYSYNCOBJ_HELD_ANSWERS"),
 }
 
 

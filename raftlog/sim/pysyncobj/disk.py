@@ -59,6 +59,10 @@ class Disk:
             return None
         return self.entries[index - self.entries[0][1]]
 
+    def tail(self, first: int) -> list[Entry]:
+        """The entries from this index on, as far as the journal has them."""
+        return self.entries[max(0, first - self.entries[0][1]) :] if self.entries else []
+
     # What its serializer module asks of the operating system.
 
     def open(self, name: str, mode: str) -> io.BytesIO:

@@ -9,6 +9,7 @@ compacted) and what networks do to TCP: connections that are reset, or that stan
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from random import Random
 from typing import Any, Final
@@ -55,18 +56,27 @@ ACTS: Final = (
     ("reset", 1.0),
     ("hold", 1.0),
     ("isolate", 0.3),
-    ("hold answers", 0.3),
 )
 
 
 class PySyncObjSubject:
-    """All its nodes in one run. `is_patient`: findings are collected and raised by nobody."""
+    """All its nodes in one run.
+
+    `settings` are drawn if not given. If `is_patient`, the findings are in `witness`, and the run goes on to its end.
+    """
 
     def __init__(
-        self, cluster: Cluster, node_count: int, random: Random, *, keeps: bool, is_patient: bool = False
+        self,
+        cluster: Cluster,
+        node_count: int,
+        random: Random,
+        *,
+        keeps: bool,
+        settings: Settings | None = None,
+        is_patient: bool = False,
     ) -> None:
         self.witness = Witness()
-        self.settings = Settings(
+        self.settings = settings or Settings(
             compaction_entries_min=random.choice((10, 50, 5000)),
             chunk_bytes=random.choice((64, 2**16)),
             batch_bytes=random.choice((300, 2000, 2**16)),
@@ -295,14 +305,24 @@ def _between(random: Random, bounds: tuple[int, int]) -> int:
     return bounds[0] + int((bounds[1] - bounds[0]) * random.random())
 
 
-def _protocol(
-    *, keeps: bool, acts: tuple[tuple[str, float], ...], crashes: bool, is_patient: bool = False
-) -> ProtocolUnderTest:
-    def make(cluster: Cluster, node_count: int, random: Random) -> PySyncObjSubject:
-        return PySyncObjSubject(cluster, node_count, random, keeps=keeps, is_patient=is_patient)
-
-    return ProtocolUnderTest(Claims(crashes=crashes, stalls=False, failed_syncs=False, acts=acts), make)
+def _journal(cluster: Cluster, node_count: int, random: Random) -> PySyncObjSubject:
+    return PySyncObjSubject(cluster, node_count, random, keeps=True)
 
 
-PYSYNCOBJ: Final = _protocol(keeps=True, acts=ACTS, crashes=True)
-PYSYNCOBJ_IN_MEMORY: Final = _protocol(keeps=False, acts=(*ACTS, ("restart", 1.0)), crashes=False)
+def _in_memory(cluster: Cluster, node_count: int, random: Random) -> PySyncObjSubject:
+    return PySyncObjSubject(cluster, node_count, random, keeps=False)
+
+
+def _held_answers(cluster: Cluster, node_count: int, random: Random) -> PySyncObjSubject:
+    return PySyncObjSubject(cluster, node_count, random, keeps=True, settings=Settings())
+
+
+CLAIMS: Final = Claims(stalls=False, failed_syncs=False, acts=ACTS)
+
+PYSYNCOBJ: Final = ProtocolUnderTest(CLAIMS, _journal)
+PYSYNCOBJ_IN_MEMORY: Final = ProtocolUnderTest(
+    replace(CLAIMS, crashes=False, acts=(*ACTS, ("restart", 1.0))), _in_memory
+)
+PYSYNCOBJ_HELD_ANSWERS: Final = ProtocolUnderTest(
+    replace(CLAIMS, crashes=False, acts=(("hold answers", 0.5),)), _held_answers
+)

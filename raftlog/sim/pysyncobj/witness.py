@@ -77,6 +77,10 @@ class Witness:
         self._commits: dict[
             int, dict[int, Commit]
         ] = {}  # by index and term; one term an index, if all is well
+        self._change_seen: dict[NodeId, int] = {}  # the last entry of a leader that was looked at for changes
+        self._changes_at_once: list[
+            str
+        ] = []  # second changes of the members, taken up before the first was committed
         self._applied: dict[int, tuple[Entry, NodeId]] = {}  # by index: what was applied first, and where
 
     def started(self, node: PySyncObjNode) -> None:
@@ -98,6 +102,7 @@ class Witness:
         is_leader: bool = replica._isLeader()
         if is_leader:
             self._saw_leader(node, replica.raftCurrentTerm)
+            self._saw_changes(node)
         committed: int = replica.raftCommitIndex
         if committed > self._commit_seen[name]:
             if is_leader:
@@ -117,6 +122,8 @@ class Witness:
         self._find(Broken.ACKNOWLEDGED_STAYS, Bug.CONSEQUENCE, what)
 
     def _find(self, broken: Broken, bug: Bug, detail: str) -> None:
+        if bug is Bug.SPLIT_BRAIN:
+            detail = "; ".join([detail, *self._changes_at_once.values()])
         self.findings.append(Finding(broken, bug, detail))
 
     def _saw_message(self, sender: NodeId, target: NodeId, fields: dict[str, Any]) -> None:
@@ -175,6 +182,21 @@ class Witness:
             )
             self._find(Broken.LEADER_HAS_ALL, bug, detail)
             return
+
+    def _saw_changes(self, node: PySyncObjNode) -> None:
+        last = node.disk.entries[-1][1]
+        first = self._change_seen.get(node.node_id, last) + 1
+        self._change_seen[node.node_id] = last
+        if not any(_is_change(entry) for entry in node.disk.tail(first)):
+            return
+        uncommitted = [
+            entry for entry in node.disk.tail(node.replica.raftCommitIndex + 1) if _is_change(entry)
+        ]
+        if len(uncommitted) > 1:
+            changes = " and ".join(f"{index}:{term}" for _, index, term in uncommitted)
+            self._changes_at_once[node.node_id] = (
+                f"{node.node_id} took up changes of the members at once, {changes}"
+            )
 
     def _saw_commit(self, node: PySyncObjNode, first: int, last: int) -> None:
         name, replica = node.node_id, node.replica
@@ -274,6 +296,10 @@ class Witness:
     def _has(self, member: NodeId, index: int, term: int) -> bool:
         disk = self._disks.get(member)
         return disk is not None and disk.has(index, term)
+
+
+def _is_change(entry: Entry) -> bool:
+    return entry[0][:1] == b"\x02"  # its command type MEMBERSHIP
 
 
 def _members(node: PySyncObjNode) -> tuple[NodeId, ...]:

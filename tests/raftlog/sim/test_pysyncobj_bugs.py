@@ -180,3 +180,4 @@ def test_two_additions_at_once_make_two_majorities_that_do_not_meet() -> None:
     assert (broken, bug) == (Broken.LEADER_HAS_ALL, Bug.SPLIT_BRAIN)
     assert "by votes of {n2, n3} of {n1, n2, n3}" in detail
     assert "committed on {n1, n4, n5} of {n1, n2, n3, n4, n5}" in detail
+    assert "n1 took up changes of the members at once, 3:1 and 4:1" in detail
