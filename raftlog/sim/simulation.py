@@ -33,7 +33,8 @@ class Scenario(NamedTuple):
 
     seed: int
     nodes: int
-    steps: int  # of the first phase, in recorded events
+    steps: int  # of the first phase, in recorded events at most
+    horizon_us: int  # the first phase ends then at the latest
     plan: Plan
     errands: list[Errand]
 
@@ -46,6 +47,7 @@ class Failure(NamedTuple):
 class Result(NamedTuple):
     seed: int
     events: int
+    lived_us: int  # how long the first phase took
     digest: str
     done: int  # operations of clients that took effect
     unclear: int  # and those of which nobody knows
@@ -56,7 +58,8 @@ def draw_scenario(protocol: ProtocolUnderTest, *, nodes: int, seed: int, steps: 
     names = node_names(nodes)
     plan = draw_plan(Random(f"{seed}/faults"), names, protocol.claims, steps=steps)
     errands = draw_errands(Random(f"{seed}/errands"), horizon_us=steps * STEP_US)
-    return Scenario(seed, nodes, steps, plan, errands)
+    # Twice the time in which faults come: idle clusters have few events.
+    return Scenario(seed, nodes, steps, 2 * steps * STEP_US, plan, errands)
 
 
 def node_names(count: int) -> list[NodeId]:
@@ -74,17 +77,24 @@ def run(protocol: ProtocolUnderTest, scenario: Scenario, watch: Watch | None = N
         disk_speed=scenario.plan.disk_speed,
     )
     failure = None
+    lived_us: int | None = None
     try:
         _live(cluster, scenario)
+        lived_us = world.now_us
         _converge(cluster)
         _judge(cluster)
     except Violation as violation:
         failure = Failure(violation.kind, violation.detail)
     except Exception as error:  # noqa: BLE001  # whatever a protocol does wrong is a finding, and must not end the others
         failure = Failure(f"raised {type(error).__name__} in {_place(error)}", str(error))
-    clients = cluster.clients
     return Result(
-        scenario.seed, world.events, world.digest(), clients.done_count, clients.unclear_count, failure
+        seed=scenario.seed,
+        events=world.events,
+        lived_us=world.now_us if lived_us is None else lived_us,
+        digest=world.digest(),
+        done=cluster.clients.done_count,
+        unclear=cluster.clients.unclear_count,
+        failure=failure,
     )
 
 
@@ -93,7 +103,7 @@ def _live(cluster: Cluster, scenario: Scenario) -> None:
     cluster.clients.plan(scenario.errands)
     for node in list(cluster.processes):
         cluster.start(node)
-    cluster.world.run(until_us=2 * scenario.steps * STEP_US, events_max=scenario.steps)
+    cluster.world.run(until_us=scenario.horizon_us, events_max=scenario.steps)
     injector.end()
     cluster.clients.end()
 

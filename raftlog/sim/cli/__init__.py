@@ -13,6 +13,7 @@ from typing import Final
 import typer
 
 from raftlog.sim.cli import check
+from raftlog.sim.cli import run as run_command
 
 EXIT_FAILED: Final = 1
 EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells do
@@ -26,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (check,):
+for module in (check, run_command):
     module.register(app)
 
 
