@@ -7,7 +7,7 @@ node's own invariants, what the whole cluster promises: one leader per term, and
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any, NamedTuple
@@ -27,20 +27,18 @@ from raftlog.engine import (
     Wake,
 )
 from raftlog.raft import RaftConfig, RaftNode, Role, invariants
-from raftlog.raft.configuration import Change, ChangeKind, Configuration, ConfigurationChange, Transition
+from raftlog.raft.configuration import Configuration, ConfigurationChange
 from raftlog.raft.events import Campaign, ChangeConfiguration, Propose, Read, TransferLeadership
 from raftlog.raft.leader import Leader
 from raftlog.raft.memory import MemoryStorage
-from raftlog.raft.messages import Entry, EntryKind, Message, Snapshot
+from raftlog.raft.messages import Entry, Message, Snapshot
 from raftlog.raft.progress import Progress
-from raftlog.raft.storage import HardState, Write
+from raftlog.raft.storage import Write
+from tests.raftlog.raft.builders import CONFIG, SEED
 
-N1, N2, N3, N4, N5, N6, N7 = (NodeId(f"n{number}") for number in range(1, 8))
-SEED = 20_140_814
 MESSAGES_MAX = (
-    20_000  # delivered by one `settle`: far more than any story needs, so beyond it two nodes talk for ever
+    20_000  # delivered by one `settle`: no story needs as many, so beyond it two nodes talk for ever
 )
-CONFIG = RaftConfig(check_invariants=True)
 
 
 class Letter(NamedTuple):
@@ -49,30 +47,6 @@ class Letter(NamedTuple):
     sender: NodeId
     to: NodeId
     message: Message
-
-
-def entries(*terms: int, first: int = 1) -> list[Entry]:
-    """One entry per term; those of the same index and term have the same data."""
-    return [
-        Entry(index, term, EntryKind.COMMAND, b"%d.%d" % (index, term))
-        for index, term in enumerate(terms, first)
-    ]
-
-
-def change(
-    *changes: tuple[ChangeKind, NodeId], transition: Transition = Transition.AUTO
-) -> ConfigurationChange:
-    return ConfigurationChange(tuple(Change(kind, node) for kind, node in changes), transition)
-
-
-def storage_with(
-    configuration: Configuration, *terms: int, term: int = 0, vote: NodeId | None = None, commit: int = 0
-) -> MemoryStorage:
-    """A disk with entries of these terms; the hard state's term is the last one's unless given."""
-    storage = MemoryStorage(configuration)
-    state = HardState(max((term, *terms)), vote)
-    storage.write(Write(hard_state=state, entries=entries(*terms), commit=commit))
-    return storage
 
 
 @dataclass(slots=True)
@@ -417,30 +391,3 @@ class Cluster:
         role = self[leader].role
         assert isinstance(role, Leader)
         return role.progress[of]
-
-
-def payloads(found: Iterable[Entry]) -> list[bytes]:
-    """What was proposed, without a leader's own entries."""
-    return [entry.data for entry in found if entry.kind is EntryKind.COMMAND]
-
-
-def make_node(
-    name: NodeId = N1,
-    *terms: int,
-    voters: int = 3,
-    term: int = 0,
-    vote: NodeId | None = None,
-    commit: int = 0,
-    **settings: Any,
-) -> RaftNode:
-    """One node alone, with entries of these terms on its disk."""
-    configuration = Configuration(tuple(NodeId(f"n{number + 1}") for number in range(voters)))
-    storage = storage_with(configuration, *terms, term=term, vote=vote, commit=commit)
-    return RaftNode(name, replace(CONFIG, **settings), storage, Random(SEED))
-
-
-def react(node: RaftNode, *events: object) -> list[Effect]:
-    """What the node does about these events, taken together, without what it notes."""
-    for event in events:
-        node.step(event, node.now)
-    return [effect for effect in node.drain() if not isinstance(effect, Note)]

@@ -11,7 +11,8 @@ from raftlog.raft.configuration import Configuration
 from raftlog.raft.events import Campaign
 from raftlog.raft.memory import MemoryStorage
 from raftlog.raft.messages import AppendRejected, VoteReply
-from tests.raftlog.raft.cluster import N1, N2, N3, Cluster, entries, storage_with
+from tests.raftlog.raft.builders import N1, N2, N3, entries, storage_with
+from tests.raftlog.raft.cluster import Cluster
 
 VOTERS = Configuration((N1, N2, N3))
 SEEDS = 300

@@ -24,7 +24,8 @@ from raftlog.raft.messages import (
     VoteReply,
 )
 from raftlog.raft.storage import HardState, SnapshotPart, Write
-from tests.raftlog.raft.cluster import N1, N2, N3, Cluster, entries, make_node, react
+from tests.raftlog.raft.builders import N1, N2, N3, entries, make_node, react
+from tests.raftlog.raft.cluster import Cluster
 
 FIRST, SECOND = Token(1), Token(2)
 

@@ -14,7 +14,8 @@ from raftlog.raft.log import PendingChange
 from raftlog.raft.messages import Append
 from raftlog.raft.progress import Progress, ProgressState
 from raftlog.raft.storage import HardState
-from tests.raftlog.raft.cluster import N1, N2, Cluster, entries, make_node, react
+from tests.raftlog.raft.builders import N1, N2, entries, make_node, react
+from tests.raftlog.raft.cluster import Cluster
 
 
 def follower() -> RaftNode:
@@ -84,7 +85,7 @@ def test_broken_follower_is_found(break_it: Callable[[RaftNode], None], what: st
     ("break_it", "what"),
     [
         (put(itself, "vote", N2), "elected with its own vote"),
-        (lambda node: node.role.progress.pop(N2), "progress is of the members"),  # type: ignore[union-attr]
+        (lambda node: node.role.progress.pop(N2), "progress is of the members"),
         (put(progress, "match", 2), "n2: match < next"),
         (put(progress, "match", -1), "n2: match < next"),
         (put(progress, "next", 3), "n2: match < next"),

@@ -6,7 +6,8 @@ from raftlog.engine import Persist, Receive, Send
 from raftlog.raft import Role
 from raftlog.raft.events import Campaign, ReadReady, TransferLeadership
 from raftlog.raft.messages import Heartbeat, HeartbeatReply, PreVote, PreVoteReply, TimeoutNow, Vote
-from tests.raftlog.raft.cluster import N1, N2, N3, Cluster, make_node, react
+from tests.raftlog.raft.builders import N1, N2, N3, make_node, react
+from tests.raftlog.raft.cluster import Cluster
 
 
 def led() -> Cluster:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -16,12 +17,13 @@ from raftlog.raft.memory import MemoryStorage
 from raftlog.raft.messages import Append, AppendRejected, AppendReply, Entry, Heartbeat, Message, Vote
 from raftlog.raft.progress import ProgressState
 from raftlog.raft.storage import HardState, Write
-from tests.raftlog.raft.cluster import CONFIG, N1, N2, N3, SEED, Cluster, entries, make_node, react
+from tests.raftlog.raft.builders import CONFIG, N1, N2, N3, SEED, entries, make_node, react
+from tests.raftlog.raft.cluster import Cluster
 
 VOTERS = Configuration((N1, N2, N3))
 
 
-def led(**settings: object) -> Cluster:
+def led(**settings: Any) -> Cluster:
     cluster = Cluster(3, **settings)
     cluster.elect(N1)
     cluster.isolate(N3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -20,12 +21,13 @@ from raftlog.raft.events import (
     Why,
 )
 from raftlog.raft.messages import Append, EntryKind, HigherTerm
-from tests.raftlog.raft.cluster import N1, N2, N3, N4, N5, Cluster, change, payloads
+from tests.raftlog.raft.builders import N1, N2, N3, N4, N5, change, payloads
+from tests.raftlog.raft.cluster import Cluster
 
 AT_ONCE = {"pre_vote": False, "check_quorum": False}  # no leases of followers: elections need no time to pass
 
 
-def led(voters: int = 3, **settings: object) -> Cluster:
+def led(voters: int = 3, **settings: Any) -> Cluster:
     cluster = Cluster(voters, **settings)
     cluster.elect(N1)
     return cluster

@@ -16,12 +16,11 @@ from raftlog.raft.messages import (
     SnapshotReply,
 )
 from raftlog.raft.progress import ProgressState
-from tests.raftlog.raft.cluster import (
+from tests.raftlog.raft.builders import (
     N1,
     N2,
     N3,
     N4,
-    Cluster,
     change,
     entries,
     make_node,
@@ -29,6 +28,7 @@ from tests.raftlog.raft.cluster import (
     react,
     storage_with,
 )
+from tests.raftlog.raft.cluster import Cluster
 
 VOTERS = Configuration((N1, N2, N3))
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from raftlog.engine import Receive
 from raftlog.raft import Role
 from raftlog.raft.configuration import ChangeKind
 from raftlog.raft.events import Committed, Propose, Refused, TransferLeadership, Unreachable, Why
 from raftlog.raft.messages import Append, TimeoutNow, TransferRequest, Vote
-from tests.raftlog.raft.cluster import N1, N2, N3, N4, Cluster, change
+from tests.raftlog.raft.builders import N1, N2, N3, N4, change
+from tests.raftlog.raft.cluster import Cluster
 
 
-def led(**settings: object) -> Cluster:
+def led(**settings: Any) -> Cluster:
     cluster = Cluster(3, **settings)
     cluster.elect(N1)
     return cluster

@@ -10,7 +10,8 @@ from raftlog.raft.memory import MemoryStorage
 from raftlog.raft.messages import Entry, EntryKind
 from raftlog.raft.storage import HardState, Write
 from raftlog.raft.view import NULL_ENTRY, LogView
-from tests.raftlog.raft.cluster import N1, N2, N3, Cluster, entries
+from tests.raftlog.raft.builders import N1, N2, N3, entries
+from tests.raftlog.raft.cluster import Cluster
 
 VOTERS = Configuration((N1, N2, N3))
 
