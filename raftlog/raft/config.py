@@ -54,6 +54,8 @@ class RaftConfig:
             )
         if self.lease_reads and not self.check_quorum:
             raise ValueError("lease_reads needs check_quorum")
+        if not 0 <= self.clock_drift_max < 1:
+            raise ValueError("clock_drift_max must be at least 0 and below 1")
         if self.inflight_bytes_max < self.append_bytes_max:
             raise ValueError("inflight_bytes_max must not be below append_bytes_max")
         for name in ("persist_timeout_s", "append_bytes_max", "inflight_messages_max", "uncommitted_bytes_max",

@@ -163,9 +163,10 @@ class Leader:
         node, progress = self.node, self.progress.get(to)
         if progress is None or progress.is_learner or to == self.transferee:
             return
-        self.transferee = None
+        if self.transferee is not None:
+            self._end_transfer()
         if to == node.id:
-            return  # which ends a transfer that is under way
+            return
         self.transferee = to
         self._leases = False  # its campaign may come late, and breaks the promises that leases rest on
         node.election_start = node.now
@@ -177,13 +178,18 @@ class Leader:
         else:
             self.replication.send_append(to, progress)
 
+    def _end_transfer(self) -> None:
+        """Propose again; a joint configuration may wait for being left."""
+        self.transferee = None
+        self.applied()
+
     def promote(self, event: Promote) -> None:
         node, learner = self.node, event.learner
         progress = self.progress.get(learner)
         lag = node.log.last_index - (progress.match if progress is not None else 0)
         if progress is None or not progress.is_learner:
             node.reply(event.request, Refused(Why.INVALID_CHANGE, node.id, f"{learner} is not a learner"))
-        elif lag > node.config.promotion_lag_max or not progress.recent_active:
+        elif lag > node.config.promotion_lag_max or not progress.match or not progress.recent_active:
             detail = f"{learner} is {lag} entries behind; at most {node.config.promotion_lag_max} are allowed"
             node.reply(event.request, Refused(Why.NOT_CAUGHT_UP, node.id, detail))
         else:
@@ -335,7 +341,8 @@ class Leader:
                 node.note("stepping_down", term=node.term, why="no quorum was heard from")
                 node.become_follower(node.term, None)
                 return
-            self.transferee = None  # it had its time
+            if self.transferee is not None:
+                self._end_transfer()  # it had its time
         if node.now >= self._heartbeat_at:
             self._heartbeat_at = node.now + config.heartbeat_interval_s
             self.replication.send_heartbeats(self._reads.begin_round(node.now))

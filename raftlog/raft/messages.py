@@ -109,8 +109,16 @@ class Vote:
 
 @dataclass(frozen=True, slots=True)
 class VoteReply:
+    """A refusal also tells what the sender knows to be committed (an index, and the term of that entry).
+
+    It may be just what the candidate lacks: that a configuration change which it has is committed, after which it needs
+    other voters, or is none. Whoever knew that as a leader may have gone.
+    """
+
     term: int
     is_granted: bool
+    commit: int = 0
+    commit_term: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +132,12 @@ class PreVote:
 
 @dataclass(frozen=True, slots=True)
 class PreVoteReply:
-    """If granted, `term` is that of the request; else the sender's."""
+    """If granted, `term` is that of the request; else the sender's. Of a commit as in VoteReply."""
 
     term: int
     is_granted: bool
+    commit: int = 0
+    commit_term: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -340,6 +340,11 @@ class RaftNode:
         while self._applying and self._applying[0][0] <= event.index:
             self._applying_bytes -= self._applying.popleft()[1]
         for change in self.log.applied_to(event.index):
+            if not self.configuration.members:
+                self.note(
+                    "ignored_change", index=change.index, why="the configuration before it is not known"
+                )
+                continue
             try:
                 changed = apply_change(self.configuration, ConfigurationChange.from_bytes(change.data))
             except InvalidChange as error:  # the same on every node
@@ -353,6 +358,8 @@ class RaftNode:
 
     def _receive(self, event: Receive[Message]) -> None:
         sender, message = event.sender, event.message
+        if isinstance(message, _VOTE_REPLIES) and self.log.matches(message.commit, message.commit_term):
+            self.commit_to(message.commit)  # in whatever term: what is committed stays so
         if message.term > self.term:
             if not self._adopt_term(sender, message):
                 return
@@ -394,7 +401,7 @@ class RaftNode:
             if self.config.check_quorum or self.config.pre_vote:
                 self.send_when_durable(sender, HigherTerm(self.term))
         elif isinstance(message, PreVote):
-            self.send_when_durable(sender, PreVoteReply(self.term, is_granted=False))
+            self._refuse_vote(sender, PreVoteReply)
 
     def _read_answered(self, _: NodeId, message: ReadReply) -> None:
         asked = self._asked.pop(message.request, None)
@@ -415,14 +422,18 @@ class RaftNode:
         if self.now < self.promised_until and not (isinstance(message, Vote) and message.is_transfer):
             is_free = False
         is_granted = is_free and self.view.as_up_to_date(message.last_index, message.last_term)
-        if is_pre_vote:
-            term = message.term if is_granted else self.term
-            self.send_when_durable(sender, PreVoteReply(term, is_granted))
-            return
-        if is_granted:
+        if not is_granted:
+            self._refuse_vote(sender, PreVoteReply if is_pre_vote else VoteReply)
+        elif is_pre_vote:
+            self.send_when_durable(sender, PreVoteReply(message.term, is_granted=True))
+        else:
             self.set_state(self.term, sender)
             self.election_start = self.now
-        self.send_when_durable(sender, VoteReply(self.term, is_granted))
+            self.send_when_durable(sender, VoteReply(self.term, is_granted=True))
+
+    def _refuse_vote(self, candidate: NodeId, reply: type[VoteReply | PreVoteReply]) -> None:
+        commit = self.log.committed
+        self.send_when_durable(candidate, reply(self.term, False, commit, self.log.term(commit) or 0))
 
     # ── requests and time ───────────────────────────────────────────────────────────────────────────
 
@@ -514,6 +525,7 @@ _HANDLERS: Final[dict[type, Callable[[RaftNode, Any], None]]] = {
     Unreachable: RaftNode._unreachable,
 }
 
+_VOTE_REPLIES: Final = (VoteReply, PreVoteReply)
 _REPLIES: Final = (
     AppendReply, AppendRejected, HigherTerm, HeartbeatReply, VoteReply, PreVoteReply, SnapshotReply, ReadReply,
 )  # fmt: skip

@@ -59,7 +59,11 @@ class Storage(Protocol):
         """Of the last write with entries that is whole; a lower bound of what is committed."""
 
     def configuration(self) -> Configuration:
-        """In force at `applied`."""
+        """In force at `applied`; without members if it is not known.
+
+        It is known to those that begin a cluster together. Who joins one later learns it from a snapshot, and leads
+        nobody before: so a cluster should begin with a snapshot (at any index above 0), which every newcomer is sent.
+        """
 
     @property
     def applied(self) -> int:
