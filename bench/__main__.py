@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from bench import opening, raft, server
+from bench import mutants, opening, raft, server
 from bench.report import DOCUMENT, RESULTS, filled_in
 from logstore.benchmark.cases import Bench
 from logstore.benchmark.measure import Series, as_json
@@ -51,6 +51,24 @@ def raft_command(runs: Runs = 5, seconds: Seconds = 1.0) -> None:
     report("raft", raft.measure(runs=runs, seconds=seconds))
 
 
+@app.command("mutants")
+def mutants_command(
+    names: Annotated[list[str] | None, typer.Argument(help="Parts of names; all if there are none.")] = None,
+    nodes: Annotated[str, typer.Option(help="Numbers of nodes, each tried with every seed.")] = "3,5",
+    steps: int = 1_000,
+    rated: Annotated[int, typer.Option(min=1, help="Seeds that all run, for the finding rate.")] = 100,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds at most, until one finds it.")] = 2_000,
+    jobs: Annotated[int, typer.Option(min=1)] = 1,
+) -> None:
+    """Deliberate breaks of the consensus core: which seed of the simulator finds each, and by which check."""
+    search = mutants.Search([int(count) for count in nodes.split(",")], steps, rated, seeds)
+    found = mutants.measure(
+        search, names or [], jobs=jobs, tell=lambda text: errors.print(text, highlight=False)
+    )
+    if not names:
+        write("mutants", found)
+
+
 @app.command("tables")
 def tables_command() -> None:
     """Write the tables of docs/benchmarks.md anew from bench/results."""
@@ -58,9 +76,13 @@ def tables_command() -> None:
 
 
 def report(name: str, series: list[Series]) -> None:
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(as_json(series), indent=1) + "\n")
+    write(name, as_json(series))
     print_series(series)
+
+
+def write(name: str, content: dict[str, Any]) -> None:
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":
