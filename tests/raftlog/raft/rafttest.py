@@ -84,10 +84,10 @@ class Environment:
                     voters += map(to_id, argument.values)
                 case "learners":
                     learners += map(to_id, argument.values)
-                case key if key in ADD_NODES_SETTINGS:
-                    settings.update((key, value) for value in argument.values)
                 case key:
-                    raise BadScript(f"line {directive.line}: unknown argument {key}")
+                    if key not in ADD_NODES_SETTINGS:
+                        raise BadScript(f"line {directive.line}: unknown argument {key}")
+                    settings.update((key, value) for value in argument.values)
         index = int(settings.get("index", 0))
         data = settings.get("content", "").encode()
         if (voters or learners or index or data) and index <= 1:
@@ -178,14 +178,16 @@ class Environment:
         self._propose(first_number(directive), events.Propose(self._requests, [payload.key.encode()]))
 
     def propose_change(self, directive: Directive) -> None:
-        is_first_form = is_true(directive.value("v1", "false"))
-        transition = TRANSITIONS[directive.value("transition", "auto")]
+        """Propose what the input says, as in `v1 l2 r3`. A change that cannot be read is not proposed, as in etcd."""
+        transition = TRANSITIONS.get(directive.value("transition", "auto"))
         changes = []
         for word in directive.input.split():
+            if word[0] not in KINDS or not word[1:].isdecimal():
+                return
             changes.append(Change(KINDS[word[0]], to_id(word[1:])))
-        if is_first_form:
-            assert len(changes) == 1
-            assert transition is Transition.AUTO
+        is_first_form = is_true(directive.value("v1", "false"))
+        if transition is None or (is_first_form and (len(changes) != 1 or transition is not Transition.AUTO)):
+            return
         change = ConfigurationChange(tuple(changes), transition)
         self._requests += 1
         self._propose(first_number(directive), events.ChangeConfiguration(self._requests, change))
@@ -225,8 +227,8 @@ class Environment:
                     (wanted,) = argument.values
                     if wanted not in ETCD_TYPES.values() and wanted not in OTHER_TYPES:
                         raise BadScript(f"line {directive.line}: unknown message type {wanted}")
-                case key:
-                    recipients.append((int(key), False))
+                case recipient:
+                    recipients.append((int(recipient), False))
         for number, is_dropped in recipients:
             self._deliver(number, wanted, is_dropped=is_dropped)
 

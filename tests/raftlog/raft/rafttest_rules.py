@@ -70,4 +70,9 @@ RULES = {
         "ours installs it, etcd's ignores it",
         "a newcomer's membership may be in the entries that follow the snapshot, and it has no other way to them",
     ),
+    "one completion": Rule(
+        "deliver-msgs type=MsgAppResp, MsgVoteResp or MsgStorageAppendResp to the node itself, with async-storage-writes",
+        "what etcd's node is told in two messages, that it counts itself and that its entries are durable, is told in one",
+        "both are one fact: the write is durable",
+    ),
 }  # fmt: skip

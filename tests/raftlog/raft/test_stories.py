@@ -160,6 +160,27 @@ def test_what_rafttest_does_not_know_is_refused(line: str) -> None:
         run(directives)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "changes"),
+    [
+        ("1", "v2 x3"),
+        ("1", "v"),
+        ("1 transition=sudden", "v2"),
+        ("1 v1=true", "v2 v3"),
+        ("1 v1=true transition=explicit", "v2"),
+    ],
+)
+def test_a_change_that_cannot_be_read_is_not_proposed(arguments: str, changes: str) -> None:
+    script = (
+        f'propose-conf-change {arguments}\n{changes}\n----\nok\n\nraft-log 1\n----\n1/11 EntryNormal ""\n'
+    )
+    directives = parse(ELECTED + script.replace("raft-log", "stabilize log-level=none\n----\nok\n\nraft-log"))
+
+    found = run(directives)
+
+    assert found == []
+
+
 def test_nodes_without_a_start_index_are_not_made() -> None:
     environment = Environment()
 
