@@ -60,11 +60,8 @@ ETCD_TYPES: dict[type, str] = {
     m.ReadRequest: "MsgReadIndex",
     m.ReadReply: "MsgReadIndexResp",
 }
-PROMISES = (
-    "MsgAppResp",
-    "MsgVoteResp",
-    "MsgPreVoteResp",
-)  # what etcd sends after the next write, even of nothing
+# What etcd sends after the next write, even of nothing.
+PROMISES = ("MsgAppResp", "MsgVoteResp", "MsgPreVoteResp")
 ROLES = {
     Role.FOLLOWER: "StateFollower",
     Role.PRE_CANDIDATE: "StatePreCandidate",

@@ -171,10 +171,8 @@ def test_what_rafttest_does_not_know_is_refused(line: str) -> None:
     ],
 )
 def test_a_change_that_cannot_be_read_is_not_proposed(arguments: str, changes: str) -> None:
-    script = (
-        f'propose-conf-change {arguments}\n{changes}\n----\nok\n\nraft-log 1\n----\n1/11 EntryNormal ""\n'
-    )
-    directives = parse(ELECTED + script.replace("raft-log", "stabilize log-level=none\n----\nok\n\nraft-log"))
+    change = f"propose-conf-change {arguments}\n{changes}\n----\nok\n\nstabilize log-level=none\n----\nok\n\n"
+    directives = parse(ELECTED + change + 'raft-log 1\n----\n1/11 EntryNormal ""\n')
 
     found = run(directives)
 
