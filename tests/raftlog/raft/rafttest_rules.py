@@ -65,11 +65,6 @@ RULES = {
         "ours sends it again when heartbeats are answered and it is not, etcd's waits to be told by the application",
         "nobody beside the core needs to watch over a transfer",
     ),
-    "stale snapshot": Rule(
-        "deliver-msgs of a MsgSnap of an earlier term, with checkquorum or prevote",
-        "ours tells the sender of the later term, as it does for MsgApp and MsgHeartbeat; etcd's ignores it",
-        "it is the same news for the same leader, one heartbeat earlier",
-    ),
     "early snapshot": Rule(
         "send-snapshot to a node that is no member in the snapshot",
         "ours installs it, etcd's ignores it",
