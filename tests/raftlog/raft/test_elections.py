@@ -165,6 +165,16 @@ def test_vote_repeated_counts_once() -> None:
     assert cluster[N1].role.name is Role.CANDIDATE
 
 
+def test_first_answer_of_a_voter_counts() -> None:
+    cluster = Cluster(3, pre_vote=False)
+    cluster.step(N1, Campaign())
+
+    for is_granted in (False, True):
+        cluster.step(N1, Receive(N2, VoteReply(1, is_granted)))
+
+    assert cluster[N1].role.name is Role.CANDIDATE
+
+
 def test_vote_of_a_stranger_does_not_count() -> None:
     cluster = Cluster(3, pre_vote=False, outside=["n9"])  # type: ignore[list-item]
     cluster.step(N1, Campaign())
@@ -198,7 +208,7 @@ def test_follower_of_a_leader_votes_for_nobody_in_its_term() -> None:
 
 def test_voter_gives_the_one_it_voted_for_time() -> None:
     """5.2: granting a vote counts as hearing of one who may lead."""
-    node = make_node(N3)
+    node = make_node(N3, term=1)
     node.step(Wake(), 0.9)
 
     node.step(Receive(N1, Vote(1, 0, 0)), 0.9)

@@ -121,6 +121,24 @@ def test_append_carries_as_many_bytes_as_fit_and_at_least_one_entry(
     assert [len(append.entries) for append in sent if isinstance(append, Append)] == expected
 
 
+@pytest.mark.parametrize(
+    ("bytes_max", "expected"), [(1, [1]), (100, [1]), (152, [1, 2]), (168, [1, 2, 3]), (1_000, [1, 2, 3, 4])]
+)
+def test_entries_read_over_the_end_of_the_storage_leave_no_gap(bytes_max: int, expected: list[int]) -> None:
+    """Entries 1 and 2 (76 bytes each) are on the disk, 3 and 4 (16 each) are still being written."""
+    storage = MemoryStorage(VOTERS)
+    on_disk = [Entry(index, 1, entry.kind, b"x" * 60) for index, entry in enumerate(entries(1, 1), 1)]
+    storage.write(Write(HardState(1), entries=on_disk))
+    node = RaftNode(N1, CONFIG, storage, Random(SEED))
+    unwritten = [Entry(index, 1, entry.kind, b"") for index, entry in enumerate(entries(1, 1), 3)]
+    react(node, Receive(N2, Append(1, 2, 1, unwritten, commit=0)))
+
+    found, size = node.log.entries(1, 5, bytes_max)
+
+    assert [entry.index for entry in found] == expected
+    assert size == sum(len(entry.data) + ENTRY_OVERHEAD_BYTES for entry in found)
+
+
 # ── applying ────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from raftlog.engine import NodeId, Receive
 from raftlog.raft import Role
-from raftlog.raft.configuration import ChangeKind
+from raftlog.raft.configuration import ChangeKind, Configuration
 from raftlog.raft.events import Campaign, Committed
 from raftlog.raft.messages import Append, AppendReply
 from tests.raftlog.raft.builders import N1, N2, N3, N4, N5, change, payloads, storage_with
@@ -248,3 +248,36 @@ def test_node_that_is_no_member_waits() -> None:
 
     assert cluster[N4].deadline() is None
     assert cluster.letters == []
+
+
+def test_refused_candidate_learns_what_is_committed() -> None:
+    """It may be a change that it has, and does not know to be in force; whoever knew that as a leader may be gone."""
+    voters = Configuration((N1, N2, N3))
+    storages = {
+        N2: storage_with(voters, 1, 1, 1, commit=1),
+        N3: storage_with(voters, 1, 1, 1, 2, 2, commit=3),
+    }
+    cluster = Cluster(3, storages=storages)
+    cluster.crash(N1)
+
+    cluster.campaign(N2)
+    cluster.settle()
+
+    assert cluster[N2].role.name is not Role.LEADER
+    assert cluster[N2].log.committed == 3
+
+
+def test_candidate_does_not_take_for_committed_what_it_has_otherwise() -> None:
+    """The index alone says nothing: its own entries 2 and 3 are of a term that lost."""
+    voters = Configuration((N1, N2, N3))
+    storages = {
+        N2: storage_with(voters, 1, 2, 2, commit=1),
+        N3: storage_with(voters, 1, 3, 3, 3, commit=3),
+    }
+    cluster = Cluster(3, storages=storages)
+    cluster.crash(N1)
+
+    cluster.campaign(N2)
+    cluster.settle()
+
+    assert cluster[N2].log.committed == 1
