@@ -1,0 +1,103 @@
+"""`python -m raftlog.sim run`."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from raftlog.raft import RaftNode
+from raftlog.sim.cli import run as run_command_line
+
+
+def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = run_command_line(["run", *arguments])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_seeds_that_pass_give_a_summary(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = printed(capsys, "--nodes", "3", "--seeds", "0:3", "--steps", "300")
+
+    assert code == 0
+    assert len(out.splitlines()) == 1
+    assert out.startswith("raft, 3 nodes: 3 seeds, 0 failed, ")
+
+
+def test_digest_is_the_same_however_many_processes_share_the_seeds(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments = ("--nodes", "3", "--seeds", "0:6", "--steps", "200", "--json")
+
+    _, alone, _ = printed(capsys, *arguments)
+    _, shared, _ = printed(capsys, *arguments, "--jobs", "2")
+
+    assert json.loads(alone)["digest"] == json.loads(shared)["digest"]
+
+
+def test_failing_seed_is_told_with_how_to_replay_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RaftNode, "send_when_durable", RaftNode.send)
+
+    code, out, _ = printed(capsys, "--nodes", "3", "--seeds", "7", "--steps", "300")
+
+    assert code == 1
+    assert out.startswith("seed 7: vouched for too early: ")
+    assert "replay: python -m raftlog.sim run --protocol raft --nodes 3 --steps 300 --seeds 7 --trace" in out
+    assert "1 seeds, 1 failed" in out
+
+
+def test_json_names_the_failures(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RaftNode, "send_when_durable", RaftNode.send)
+
+    code, out, _ = printed(capsys, "--nodes", "3", "--seeds", "7:9", "--steps", "300", "--json")
+
+    assert code == 1
+    assert [failure["seed"] for failure in json.loads(out)["failures"]] == [7, 8]
+
+
+def test_trace_is_a_chart_of_the_run(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = printed(capsys, "--nodes", "3", "--seeds", "1", "--steps", "100", "--trace")
+
+    assert code == 0
+    assert "ms  n1        n2        n3" in out
+    assert "n1 started" in out
+    assert ">|" in out or "->" in out
+    assert "digest" in out.splitlines()[-1]
+
+
+@pytest.mark.parametrize("seeds", ["", "x", "1:x", "-1:3", ":"])
+def test_seeds_that_are_none_are_refused(capsys: pytest.CaptureFixture[str], seeds: str) -> None:
+    code, _, err = printed(capsys, f"--seeds={seeds}")
+
+    assert code == 2
+    assert "--seeds" in err
+
+
+def test_unknown_protocol_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = printed(capsys, "--protocol", "paxos")
+
+    assert code == 2
+    assert "paxos" in err
+
+
+def test_interrupted_run_says_what_was_done(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds_run: list[int] = []
+
+    def run_two(settings: object, seed: int) -> object:
+        if seeds_run:
+            raise KeyboardInterrupt
+        seeds_run.append(seed)
+        return original(settings, seed)
+
+    module = __import__("raftlog.sim.cli.run", fromlist=["_run_one"])
+    original = module._run_one
+    monkeypatch.setattr(module, "_run_one", run_two)
+
+    code, out, _ = printed(capsys, "--nodes", "3", "--seeds", "0:5", "--steps", "100")
+
+    assert code == 130
+    assert "1 seeds, 0 failed" in out
