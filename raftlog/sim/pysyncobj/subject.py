@@ -91,7 +91,7 @@ class PySyncObjSubject:
         self._is_holding_answers = False  # one at a time
         self._happened: set[int] = set()  # requests that some node carried out
         self._writes: dict[int, Operation] = {}  # by request, until they end
-        self._acknowledged: dict[tuple[int, int], Operation] = {}  # writes by index and term
+        self._acknowledged: dict[tuple[int, int], str] = {}  # writes by index and term
 
     def first_nodes(self) -> Sequence[NodeId]:
         return self._first_nodes
@@ -126,7 +126,7 @@ class PySyncObjSubject:
             case Done(result=result, index=index):
                 entry = node.disk.entry(index)
                 if write is not None and entry is not None:
-                    self._acknowledged[(index, entry[2])] = write
+                    self._acknowledged[(index, entry[2])] = f"{write}, told to {process.node},"
                 self._cluster.answer(reply.request, DoneAnswer(result))
             case Failed():
                 leader = node.replica._getLeader()
@@ -143,9 +143,7 @@ class PySyncObjSubject:
         node = self._nodes[process.node]
         self._happened.update(node.applied)
         self.witness.stepped(node, effects)
-        if self.witness.findings and not self._is_patient:
-            finding = self.witness.findings[0]
-            raise Violation(finding.broken, f"{finding.bug}: {finding.detail}")
+        self._raise_first()
 
     def sending(self, process: Process, target: NodeId, message: Any) -> None:
         pass
@@ -213,15 +211,14 @@ class PySyncObjSubject:
 
     def finish(self) -> None:
         leader = self.leader()
-        if leader is None:
-            return
-        disk = self._nodes[leader].disk
-        for (index, term), write in self._acknowledged.items():
-            if not disk.has(index, term):
-                self.witness.lost(
-                    f"{write} was {index}:{term}; {leader}, which leads at the end, does not have it"
-                )
-                break
+        if leader is not None:
+            self.witness.finish(leader, self._acknowledged)
+            self._raise_first()
+
+    def _raise_first(self) -> None:
+        if self.witness.findings and not self._is_patient:
+            finding = self.witness.findings[0]
+            raise Violation(finding.broken, f"{finding.bug}: {finding.detail}")
 
     def _add(self, leader: NodeId | None, *, count: int) -> None:
         if leader is None or len(self._cluster.processes) + count > NODES_MAX:

@@ -40,7 +40,7 @@ class Bug(StrEnum):
     FORGOTTEN = "acknowledged entries forgotten at a restart"
     FALSE_COMMIT = "commit index taken over without matching the log"
     SPLIT_BRAIN = "split brain"
-    CONSEQUENCE = "consequence of what was found before"
+    CONSEQUENCE = "consequence of what came before"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +74,11 @@ class Witness:
         self._members_seen: dict[NodeId, tuple[NodeId, ...]] = {}  # itself first, as of the step before
         self._leaders: dict[int, list[NodeId]] = {}  # by term; more than one: a bug
         self._votes: dict[tuple[NodeId, int], list[NodeId]] = {}  # by voter and term; more than one: a bug
-        self._commits: dict[
-            int, dict[int, Commit]
-        ] = {}  # by index and term; one term an index, if all is well
+        # by index and term; one term an index, if all is well
+        self._commits: dict[int, dict[int, Commit]] = {}
         self._change_seen: dict[NodeId, int] = {}  # the last entry of a leader that was looked at for changes
-        self._changes_at_once: list[
-            str
-        ] = []  # second changes of the members, taken up before the first was committed
+        # by leader: changes of the members that it took up before the one before was committed
+        self._changes_at_once: dict[NodeId, str] = {}
         self._applied: dict[int, tuple[Entry, NodeId]] = {}  # by index: what was applied first, and where
 
     def started(self, node: PySyncObjNode) -> None:
@@ -117,9 +115,17 @@ class Witness:
             self._applied_seen[name] = applied
         self._members_seen[name] = _members(node)
 
-    def lost(self, what: str) -> None:
-        """Somebody found an acknowledged write gone from all nodes."""
-        self._find(Broken.ACKNOWLEDGED_STAYS, Bug.CONSEQUENCE, what)
+    def finish(self, leader: NodeId, acknowledged: dict[tuple[int, int], str]) -> None:
+        """At the end, under a leader that has converged with all: is what was acknowledged, by index and term, there?"""
+        disk = self._disks[leader]
+        for (index, term), what in acknowledged.items():
+            is_there = disk.has(index, term)
+            if disk.entries[0][1] > index:  # in a dump by now, as what it was committed as
+                is_there = term in self._commits.get(index, {term: None})
+            if not is_there:
+                detail = f"{what} at {index}:{term}; {leader}, which leads at the end, does not have it"
+                bug = self.findings[0].bug if self.findings else Bug.CONSEQUENCE
+                self._find(Broken.ACKNOWLEDGED_STAYS, bug, detail)
 
     def _find(self, broken: Broken, bug: Bug, detail: str) -> None:
         if bug is Bug.SPLIT_BRAIN:
