@@ -20,7 +20,7 @@ from raftlog.raft.events import (
     Unknown,
     Why,
 )
-from raftlog.raft.messages import Append, EntryKind, HigherTerm
+from raftlog.raft.messages import Append, Entry, EntryKind, HigherTerm
 from tests.raftlog.raft.builders import N1, N2, N3, N4, N5, change, payloads
 from tests.raftlog.raft.cluster import Cluster
 
@@ -181,6 +181,18 @@ def test_outcome_is_unknown_when_only_a_part_was_kept() -> None:
     cluster.heartbeat(N2, count=3)
 
     assert payloads(cluster.log(N1)) == [b"a", b"d"]
+    assert cluster.outcome(N1, request) == Unknown()
+
+
+def test_outcome_is_unknown_when_only_the_last_entry_was_replaced() -> None:
+    """The same in one step: the commit index passes the whole proposal at once."""
+    cluster = led(3, **AT_ONCE)
+    request = cluster.propose(N1, b"a", b"b")
+    cluster.take()
+    kept, replaced = cluster.log(N1)[1], Entry(3, 2, EntryKind.NO_OP, b"")
+
+    cluster.step(N1, Receive(N2, Append(2, 1, 1, [kept, replaced], commit=3)))
+
     assert cluster.outcome(N1, request) == Unknown()
 
 
