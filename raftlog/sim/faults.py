@@ -113,10 +113,11 @@ STALLS: Final = 3.0
 FAILED_SYNCS: Final = 2.0
 CUTS: Final = 8.0
 PARTITIONS: Final = 6.0
+DEPOSITIONS: Final = 3.0  # each is several, one after the other
 
 DURATION_US_MIN: Final = 20 * MILLISECOND
 DURATIONS_US_MAX: Final = (100 * MILLISECOND, 300 * MILLISECOND, 800 * MILLISECOND)  # to some elections long
-STEP_US: Final = 2 * MILLISECOND  # about how much time a step of a run takes, to say when faults come
+STEP_US: Final = 1 * MILLISECOND  # about how much time a step of a run takes, to say when faults come
 
 
 def draw_plan(random: Random, nodes: Sequence[NodeId], claims: Claims, *, steps: int) -> Plan:
@@ -138,7 +139,7 @@ class _Draw:
         self.faults: list[Planned] = []
         self.duration_us_max = random.choice(DURATIONS_US_MAX)
         # a share of the seeds meets nothing, and one of those with faults only a single kind
-        self.share = random.choice((0.0, 0.15, 0.4, 0.6, 0.8))
+        self.share = random.choice((0.0, 0.2, 0.5, 0.5, 0.8))
 
     def is_on(self) -> bool:
         return self.random.random() < self.share
@@ -146,11 +147,11 @@ class _Draw:
     def weather(self) -> Weather:
         random, claims = self.random, self.claims
         return Weather(
-            delay_us=random.choice((100, 300, 1_000)),
+            delay_us=random.choice((100, 300, 1_000, 5_000)),
             jitter_us=random.choice((100, 1_000, 5_000, 20_000)) if claims.reorders_messages else 0,
             lost=random.choice((0.01, 0.05, 0.2)) if claims.loses_messages and self.is_on() else 0.0,
             repeated=random.choice((0.01, 0.1)) if claims.repeats_messages and self.is_on() else 0.0,
-            late=random.choice((0.01, 0.1)) if claims.reorders_messages and self.is_on() else 0.0,
+            late=random.choice((0.01, 0.1, 0.3)) if claims.reorders_messages and self.is_on() else 0.0,
             late_us=random.choice((50, 200, 600)) * MILLISECOND,
         )
 
@@ -173,18 +174,22 @@ class _Draw:
             self._some(CUTS, self._cut)
         if claims.loses_messages and self.is_on():
             self._some(PARTITIONS, self._partition)
+        if claims.loses_messages and self.random.random() < 0.5:
+            for _ in range(self._count(DEPOSITIONS)):
+                self._depositions()
         for name, rate in claims.acts:
             if self.random.random() < 0.5:  # not faults, strictly: they are tried in calm runs too
                 self._some(rate, lambda name=name: Act(name, self.random.getrandbits(32)))
 
     def _some(self, rate: float, make: object) -> None:
         assert callable(make)
-        random = self.random
-        mean = rate * self.steps / 1_000 * random.choice((0.3, 1.0, 3.0))
-        count = int(2 * mean * random.random() + 0.5)
-        for _ in range(count):
-            time_us = random.randrange(max(1, self.steps * STEP_US))
+        for _ in range(self._count(rate)):
+            time_us = self.random.randrange(max(1, self.steps * STEP_US))
             self.faults.append(Planned(time_us, make()))
+
+    def _count(self, rate: float) -> int:
+        mean = rate * self.steps / 1_000 * self.random.choice((0.3, 1.0, 3.0))
+        return int(2 * mean * self.random.random() + 0.5)
 
     def _duration_us(self) -> int:
         share = self.random.random()
@@ -205,6 +210,28 @@ class _Draw:
         if random.random() < 0.6:
             targets = tuple(node for node in self.nodes if node != source and random.random() < 0.5)
         return Cut((source,), targets, random.random() < 0.5, self._duration_us())
+
+    def _depositions(self) -> None:
+        """Whoever leads is parted from all, or from all but one, or crashes; then whoever leads instead; and so on.
+
+        So entries are left on few nodes, and elections decide which of them stay (figure 8 of the paper).
+        """
+        random = self.random
+        gap_us = random.choice((40, 80, 160, 320)) * MILLISECOND
+        time_us = random.randrange(max(1, self.steps * STEP_US))
+        for _ in range(1 + random.randrange(6)):
+            duration_us = int(gap_us * (0.5 + 2 * random.random()))
+            friend = random.choice(self.nodes)
+            targets = tuple(node for node in self.nodes if node != friend)
+            match random.randrange(4):
+                case 0 if self.claims.crashes:
+                    fault: Fault = Crash((LEADER,), duration_us)
+                case 1:
+                    fault = Cut((LEADER,), (), random.random() < 0.7, duration_us)
+                case _:
+                    fault = Cut((LEADER,), targets, random.random() < 0.7, duration_us)
+            self.faults.append(Planned(time_us, fault))
+            time_us += int(gap_us * (0.5 + random.random()))
 
     def _partition(self) -> Cut | Bridge:
         random = self.random

@@ -10,7 +10,8 @@ from raftlog.raft import RaftConfig
 
 def draw_config(random: Random, first: NodeId) -> RaftConfig:
     heartbeat_s = random.choice((0.02, 0.04))
-    election_s = heartbeat_s * random.choice((3, 5))
+    election_s = heartbeat_s * random.choice((1.1, 1.5, 2, 4))
+    check_quorum = random.random() < 0.9
     return RaftConfig(
         heartbeat_interval_s=heartbeat_s,
         election_timeout_s_min=election_s,
@@ -25,7 +26,9 @@ def draw_config(random: Random, first: NodeId) -> RaftConfig:
         requests_max=random.choice((3, 1_000)),
         promotion_lag_max=random.choice((0, 5, 1_000)),
         pre_vote=random.random() < 0.8,
-        check_quorum=random.random() < 0.9,
+        check_quorum=check_quorum,
+        lease_reads=check_quorum and random.random() < 0.2,
+        clock_drift_max=0.2,  # clocks run at 0.9 to 1.1 (raftlog/sim/faults.py)
         first_leader=first if random.random() < 0.3 else None,
         check_invariants=True,
     )
