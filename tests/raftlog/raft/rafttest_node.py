@@ -17,7 +17,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, assert_never
 
 from raftlog.engine import (
@@ -242,6 +242,8 @@ class Node:
                     # Also a heartbeat's reply may wait for a write: RULES["lease"].
                     assert after is None or name in (*PROMISES, "MsgHeartbeatResp"), f"{message} waits"
                     envelopes = self._promises if name in PROMISES else self._sends
+                    if isinstance(message, m.VoteReply | m.PreVoteReply):
+                        message = replace(message, commit=0, commit_term=0)  # RULES["refused vote"]
                     envelopes.append(Envelope(self.number, node_number(to), name, message))
                 case Apply(entries=entries):
                     self._to_apply.extend(entries)

@@ -60,6 +60,16 @@ RULES = {
         "ours counts its own pre-vote at once, etcd's after the next write",
         "a pre-vote promises nothing, so there is nothing to be durable",
     ),
+    "refused vote": Rule(
+        "deliver-msgs of a MsgVoteResp or MsgPreVoteResp that refuses",
+        "the harness takes out what the sender of a refusal knows to be committed",
+        "it may be what a candidate lacks to see which configuration is in force; etcd's learns of commits from leaders only",
+    ),
+    "ended transfer": Rule(
+        "tick-election and transfer-leadership that end a transfer while a joint configuration waits to be left",
+        "ours proposes to leave it at once, etcd's with the next entry that is applied",
+        "there may be no next entry",
+    ),
     "lost snapshot": Rule(
         "tick-heartbeat while a snapshot is on its way",
         "ours sends it again when heartbeats are answered and it is not, etcd's waits to be told by the application",
