@@ -1,6 +1,6 @@
 """Raft as a value: no I/O, clock, randomness or asyncio of its own (raftlog/engine.py says how it is run).
 
-    node         what all roles share: terms, votes, time, writes, commit and apply
+    node         what all roles share: time, writes, commit and apply      voting   terms and votes
     follower  candidate  leader      what each role does with a message
     log          what the node believes about its log      view   the same, to read
     messages  events  storage        what it says, is asked, and writes

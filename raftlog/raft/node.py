@@ -26,7 +26,7 @@ from raftlog.engine import (
     Send,
     Wake,
 )
-from raftlog.raft import invariants
+from raftlog.raft import invariants, voting
 from raftlog.raft.candidate import Candidate, PreCandidate
 from raftlog.raft.config import RaftConfig
 from raftlog.raft.configuration import Configuration, ConfigurationChange, InvalidChange, apply_change
@@ -47,12 +47,7 @@ from raftlog.raft.follower import Follower
 from raftlog.raft.leader import Leader
 from raftlog.raft.log import RaftLog
 from raftlog.raft.messages import (
-    Append,
-    AppendRejected,
-    AppendReply,
     EntryKind,
-    Heartbeat,
-    HeartbeatReply,
     HigherTerm,
     Message,
     PreVote,
@@ -60,14 +55,13 @@ from raftlog.raft.messages import (
     ReadReply,
     ReadRequest,
     Snapshot,
-    SnapshotChunk,
-    SnapshotReply,
     TransferRequest,
     Vote,
     VoteReply,
 )
 from raftlog.raft.progress import Progress
 from raftlog.raft.proposals import Proposals
+from raftlog.raft.reads import AskedReads
 from raftlog.raft.role import Role
 from raftlog.raft.storage import HardState, SnapshotPart, Storage
 from raftlog.raft.view import LogView
@@ -128,10 +122,7 @@ class RaftNode:
         self.proposals = Proposals()
         self.view = LogView(self.log)
         self._rng = rng
-        # Reads that the leader was asked for, by numbers that no earlier life of this node has used: the caller's number,
-        # and when it expires; in order of time.
-        self._asked: dict[int, tuple[int, float]] = {}
-        self._asked_last = rng.getrandbits(62)
+        self._asked = AskedReads(rng)
         self._campaigns_at_once = config.first_leader == node and self.term == 0
         # A node that may have replied to a heartbeat before it was restarted keeps the promise of that.
         self.promised_until = (
@@ -188,8 +179,7 @@ class RaftNode:
             times.append(
                 self.now if self._campaigns_at_once else self.election_start + self.election_timeout_s
             )
-        if self._asked:
-            times.append(next(iter(self._asked.values()))[1])
+        times.append(self._asked.expire_at)
         return min((time for time in times if time is not None), default=None)
 
     def status(self) -> Status:
@@ -361,10 +351,10 @@ class RaftNode:
         if isinstance(message, _VOTE_REPLIES) and self.log.matches(message.commit, message.commit_term):
             self.commit_to(message.commit)  # in whatever term: what is committed stays so
         if message.term > self.term:
-            if not self._adopt_term(sender, message):
+            if not voting.adopt_term(self, sender, message):
                 return
         elif message.term < self.term:
-            self._answer_stale(sender, message)
+            voting.answer_stale(self, sender, message)
             return
         handler = _OF_EVERY_ROLE.get(type(message))
         if handler is None:
@@ -372,68 +362,10 @@ class RaftNode:
         else:
             handler(self, sender, message)
 
-    def _adopt_term(self, sender: NodeId, message: Message) -> bool:
-        """A message of a later term. Returns whether it is to be handled."""
-        if isinstance(message, Vote | PreVote):
-            if self._has_lease and not (isinstance(message, Vote) and message.is_transfer):
-                return False  # a leader was heard of lately: neither the term nor the vote moves (dissertation 4.2.3)
-            if isinstance(message, PreVote):
-                return True
-        elif isinstance(message, PreVoteReply) and message.is_granted:
-            return True  # of the term that this node would campaign in
-        elif isinstance(message, _REPLIES) and sender not in self.configuration.members:
-            return False  # a removed node that campaigned since; its term must not depose anybody
-        is_leader = isinstance(message, Append | Heartbeat | SnapshotChunk)
-        self.become_follower(message.term, sender if is_leader else None)
-        return True
-
-    @property
-    def _has_lease(self) -> bool:
-        """A leader was heard of so lately that no other is helped to take its place."""
-        if self.now < self.promised_until:
-            return True
-        is_lately = self.now < self.election_start + self.config.election_timeout_s_min
-        return self.config.check_quorum and is_lately and self.role.leader is not None
-
-    def _answer_stale(self, sender: NodeId, message: Message) -> None:
-        if isinstance(message, Append | Heartbeat):
-            # Its sender cannot learn of this term otherwise, if this node's votes are not asked for any more.
-            if self.config.check_quorum or self.config.pre_vote:
-                self.send_when_durable(sender, HigherTerm(self.term))
-        elif isinstance(message, PreVote):
-            self._refuse_vote(sender, PreVoteReply)
-
     def _read_answered(self, _: NodeId, message: ReadReply) -> None:
-        asked = self._asked.pop(message.request, None)
-        if asked is not None:
-            self.reply(asked[0], ReadReady(message.index))
-
-    def _vote(self, sender: NodeId, message: Vote | PreVote) -> None:
-        """Grant it to a node whose log is at least as up to date, at most one per term.
-
-        Learners vote, too: one may have been made a voter by a change that it has not seen yet.
-        """
-        is_pre_vote = isinstance(message, PreVote)
-        is_free = (
-            self.vote == sender
-            or (self.vote is None and self.role.leader is None)
-            or (is_pre_vote and message.term > self.term)
-        )
-        if self.now < self.promised_until and not (isinstance(message, Vote) and message.is_transfer):
-            is_free = False
-        is_granted = is_free and self.view.as_up_to_date(message.last_index, message.last_term)
-        if not is_granted:
-            self._refuse_vote(sender, PreVoteReply if is_pre_vote else VoteReply)
-        elif is_pre_vote:
-            self.send_when_durable(sender, PreVoteReply(message.term, is_granted=True))
-        else:
-            self.set_state(self.term, sender)
-            self.election_start = self.now
-            self.send_when_durable(sender, VoteReply(self.term, is_granted=True))
-
-    def _refuse_vote(self, candidate: NodeId, reply: type[VoteReply | PreVoteReply]) -> None:
-        commit = self.log.committed
-        self.send_when_durable(candidate, reply(self.term, False, commit, self.log.term(commit) or 0))
+        request = self._asked.answered(message.request)
+        if request is not None:
+            self.reply(request, ReadReady(message.index))
 
     # ── requests and time ───────────────────────────────────────────────────────────────────────────
 
@@ -444,11 +376,7 @@ class RaftNode:
                 self.campaign()
         if self.proposals.expire_at is not None and self.now >= self.proposals.expire_at:
             self._others += self.proposals.give_up()
-        while self._asked:
-            number, (request, expires_at) = next(iter(self._asked.items()))
-            if self.now < expires_at:
-                break
-            del self._asked[number]
+        for request in self._asked.expired(self.now):
             self.reply(request, Refused(Why.TIMED_OUT, self.role.leader))
         if isinstance(self.role, Leader):
             self.role.wake()
@@ -488,9 +416,8 @@ class RaftNode:
         elif len(self._asked) >= self.config.requests_max:
             self.reply(event.request, Refused(Why.OVERLOADED, self.role.leader))
         else:
-            self._asked_last += 1
-            self._asked[self._asked_last] = (event.request, self.now + self.config.election_timeout_s_max)
-            self.send(self.role.leader, ReadRequest(self.term, self._asked_last))
+            number = self._asked.add(event.request, self.now + self.config.election_timeout_s_max)
+            self.send(self.role.leader, ReadRequest(self.term, number))
 
     def _transfer(self, event: TransferLeadership) -> None:
         if isinstance(self.role, Leader):
@@ -526,14 +453,11 @@ _HANDLERS: Final[dict[type, Callable[[RaftNode, Any], None]]] = {
 }
 
 _VOTE_REPLIES: Final = (VoteReply, PreVoteReply)
-_REPLIES: Final = (
-    AppendReply, AppendRejected, HigherTerm, HeartbeatReply, VoteReply, PreVoteReply, SnapshotReply, ReadReply,
-)  # fmt: skip
 
 # What is done with a message in whatever role; the others are the role's.
 _OF_EVERY_ROLE: Final[dict[type, Callable[[RaftNode, NodeId, Any], None]]] = {
-    Vote: RaftNode._vote,
-    PreVote: RaftNode._vote,
+    Vote: voting.vote,
+    PreVote: voting.vote,
     ReadReply: RaftNode._read_answered,
     HigherTerm: lambda node, sender, message: None,  # the term was all it had to tell
 }

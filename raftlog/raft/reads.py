@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from random import Random
 
 from raftlog.engine import NodeId
 
@@ -80,3 +81,44 @@ class Reads:
         self._waiting.clear()
         self.early = []
         return left
+
+
+class AskedReads:
+    """A follower's: those that it asked the leader for.
+
+    Their numbers are none that an earlier life of this node has used: an answer that comes late is to no other question.
+    """
+
+    __slots__ = ("_last", "_open")
+
+    def __init__(self, rng: Random) -> None:
+        self._last = rng.getrandbits(62)
+        self._open: dict[
+            int, tuple[int, float]
+        ] = {}  # by number: the caller's request, when it expires; in that order
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @property
+    def expire_at(self) -> float | None:
+        """When the oldest one does."""
+        return next(iter(self._open.values()))[1] if self._open else None
+
+    def add(self, request: int, expires_at: float) -> int:
+        """The number to ask with."""
+        self._last += 1
+        self._open[self._last] = (request, expires_at)
+        return self._last
+
+    def answered(self, number: int) -> int | None:
+        """The request that this number stands for; None if it has ended."""
+        request, _ = self._open.pop(number, (None, 0.0))
+        return request
+
+    def expired(self, now: float) -> list[int]:
+        """The requests whose time is over."""
+        ended = []
+        while self.expire_at is not None and now >= self.expire_at:
+            ended.append(self._open.pop(next(iter(self._open)))[0])
+        return ended
