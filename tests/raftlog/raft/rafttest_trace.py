@@ -117,6 +117,7 @@ class Trace:
     @staticmethod
     def _read_ready(expected: Expected, lines: list[str]) -> None:
         section = ""
+        entries: list[tuple[int, str]] = []  # a snapshot is printed after the entries that follow it
         for line in lines:
             soft, hard = _SOFT_STATE.fullmatch(line), _HARD_STATE.fullmatch(line)
             snapshot, entry = _SNAPSHOT.fullmatch(line), _ENTRY.fullmatch(line)
@@ -132,7 +133,9 @@ class Trace:
                 expected.log.clear()
                 expected.last_index = int(snapshot[1])
             elif section == "Entries:" and entry is not None:
-                expected.append(int(entry[1]), as_one_form(line))
+                entries.append((int(entry[1]), as_one_form(line)))
+        for index, description in entries:
+            expected.append(index, description)
 
 
 def ready_blocks(directive: Directive, lines: list[str]) -> Iterator[tuple[int, list[str]]]:
