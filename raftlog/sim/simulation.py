@@ -15,7 +15,7 @@ from raftlog.sim.faults import STEP_US, Plan, draw_plan
 from raftlog.sim.injector import Injector
 from raftlog.sim.linearizability import Linearizable, NotLinearizable, Undecided, check
 from raftlog.sim.machine import MODEL
-from raftlog.sim.models import Append
+from raftlog.sim.models import Append, Read
 from raftlog.sim.network import both_ways
 from raftlog.sim.subject import ProtocolUnderTest, Violation
 from raftlog.sim.workload import Errand, draw_errands
@@ -23,7 +23,8 @@ from raftlog.sim.world import MILLISECOND, SECOND, Watch, World
 
 CONVERGENCE_US_MAX: Final = 20 * SECOND  # tens of elections; a healthy core needs one or two
 POLL_US: Final = 20 * MILLISECOND
-FINAL_CLIENT: Final = 99  # no drawn client has this number
+FINAL_READER: Final = 98  # no drawn client has this number, or the next
+FINAL_CLIENT: Final = 99
 FINAL_KEY: Final = "final"
 JUDGE_STEPS_MAX: Final = 500_000  # places tried for one key: seconds; drawn runs need thousands
 
@@ -149,9 +150,11 @@ def _poll(cluster: Cluster, core: Sequence[NodeId]) -> None:
             if cluster.subject.has_converged(core):
                 cluster.world.stop()
                 return
-        else:
+        elif clients.last_succeeded(FINAL_READER):
             mark = f"{cluster.world.now_us},"
             clients.plan([Errand(cluster.world.now_us, FINAL_CLIENT, Append(FINAL_KEY, mark))])
+        else:  # a read comes first: it may not need a write before it
+            clients.plan([Errand(cluster.world.now_us, FINAL_READER, Read(FINAL_KEY))])
     cluster.world.after(POLL_US, _poll, cluster, core)
 
 

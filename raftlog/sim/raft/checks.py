@@ -55,6 +55,8 @@ class Checks:
         self._terms: list[int] = [0]  # of the committed entries, by index; 0 is before the first
         self._committed_in: list[int] = [0]  # by index: the term of the node that committed it first
         self._votes: dict[tuple[NodeId, int], NodeId] = {}  # by voter and term
+        # by node and term: the highest committed index when it first asked for pre-votes
+        self._asked: dict[tuple[NodeId, int], int] = {}
         self._snapshots: dict[int, tuple[Snapshot, bytes]] = {}  # by index
         self._dropped: set[bytes] = (
             set()
@@ -81,9 +83,7 @@ class Checks:
                 raise Violation("term went back", f"{node.id}: from {seen.term} to {node.term}")
             seen.term = node.term
         if node.role is not seen.role:
-            seen.role = node.role
-            if node.role.name is Role.LEADER:
-                self._elected(node, seen)
+            self._changed_role(node, seen)
         if node.log.committed != seen.committed:
             if node.log.committed < seen.committed:
                 raise Violation("commit index went back", f"{node.id}: from {seen.committed}")
@@ -99,6 +99,7 @@ class Checks:
         entries = self._entries
         before = node.log.term(write.entries[0].index - 1)
         assert before is not None
+        self._check_commit(node, write)
         for entry in write.entries:
             key = (entry.index, entry.term)
             known = entries.get(key)
@@ -112,7 +113,43 @@ class Checks:
                 )
             before = entry.term
 
+    def _check_commit(self, node: RaftNode, write: Write) -> None:
+        """Whoever holds a configuration change holds that the one before is committed (raftlog/raft/storage.py)."""
+        last = max(
+            (entry.index for entry in write.entries if entry.kind is EntryKind.CONFIGURATION), default=0
+        )
+        earlier = [change.index for change in node.log.changes if change.index < last]
+        if earlier and write.commit < earlier[-1]:
+            raise Violation(
+                "a change without the one before",
+                f"{node.id} writes the change at {last} with commit {write.commit}; one at {earlier[-1]} is not applied",
+            )
+
+    def _changed_role(self, node: RaftNode, seen: Seen) -> None:
+        before, seen.role = seen.role, node.role
+        match node.role.name:
+            case Role.LEADER:
+                self._elected(node, seen)
+            case Role.PRE_CANDIDATE:
+                # An answer may be to an earlier question of the same term, even from before a restart.
+                self._asked.setdefault((node.id, node.term), self.committed)
+            case Role.CANDIDATE if before is not None and before.name is Role.PRE_CANDIDATE:
+                self._pre_elected(node)
+            case _:
+                pass
+
+    def _pre_elected(self, node: RaftNode) -> None:
+        """A quorum of logs was no further than this one, so it has what was committed before it asked (9.6)."""
+        index = self._asked[node.id, node.term - 1]
+        if index >= node.log.first_index - 1 and node.log.term(index) != self._terms[index]:
+            raise Violation(
+                "pre-vote",
+                f"{node.id} campaigns in term {node.term} without entry {index}, which was committed when it asked",
+            )
+
     def _elected(self, node: RaftNode, seen: Seen) -> None:
+        if node.id not in node.configuration.all_voters:
+            raise Violation("election safety", f"{node.id} leads, but has no vote: {node.configuration}")
         other = self.leaders.setdefault(node.term, (node.id, seen))
         if (
             other[1] is not seen
