@@ -63,7 +63,7 @@ def mutants_command(
     """Deliberate breaks of the consensus core: which seed of the simulator finds each, and by which check."""
     search = mutants.Search([int(count) for count in nodes.split(",")], steps, rated, seeds)
     found = mutants.measure(
-        search, names or [], jobs=jobs, tell=lambda text: errors.print(text, highlight=False)
+        search, names or [], jobs=jobs, tell=lambda text: errors.print(text, highlight=False, soft_wrap=True)
     )
     if not names:
         write("mutants", found)
