@@ -111,7 +111,8 @@ POWER_FAILURES: Final = 3.0
 PAUSES: Final = 3.0
 STALLS: Final = 3.0
 FAILED_SYNCS: Final = 2.0
-CUTS: Final = 8.0
+CUTS: Final = 6.0
+LONELY_LEADERS: Final = 6.0
 PARTITIONS: Final = 6.0
 DEPOSITIONS: Final = 3.0  # each is several, one after the other
 
@@ -174,6 +175,8 @@ class _Draw:
             self._some(CUTS, self._cut)
         if claims.loses_messages and self.is_on():
             self._some(PARTITIONS, self._partition)
+        if claims.loses_messages and self.is_on():
+            self._some(LONELY_LEADERS, lambda: Cut((LEADER,), (), True, self._duration_us()))
         if claims.loses_messages and self.random.random() < 0.5:
             for _ in range(self._count(DEPOSITIONS)):
                 self._depositions()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 RETRY_US_MAX: Final = 10 * MILLISECOND  # doubled with each retry, some times: asking is not what is tested
 DOUBLINGS_MAX: Final = 4
+HOMES: Final = 0.5  # the share of clients that have one
 RETRIES_MAX: Final = 40
 
 
@@ -77,6 +78,8 @@ class _Client:
     try_count: int = 0
     call: OperationNumber = OperationNumber(0)  # the history's number of it
     asked: NodeId | None = None  # who has the latest try
+    leader: NodeId | None = None  # where it asks: where it succeeded last, or was sent to
+    home: NodeId | None = None  # asked first, each time: this client would not notice that another leads
     has_succeeded: bool = False  # the last operation that ended
 
 
@@ -95,7 +98,6 @@ class Clients:
         self._unclear: list[tuple[OperationNumber, int]] = []  # with the request of the last try
         self._requests = 0
         self._plan = 0  # which one counts
-        self._leader: NodeId | None = None  # where the last operation succeeded, or was sent to
         self.done_count = 0  # operations that took effect
         self.failed_count = 0
         self.unclear_count = 0
@@ -128,7 +130,9 @@ class Clients:
             return
         client = self._clients.get(number)
         if client is None:
-            client = self._clients[number] = _Client(f"c{number}")
+            nodes = list(self._cluster.processes)
+            home = self._random.choice(nodes) if self._random.random() < HOMES else None
+            client = self._clients[number] = _Client(f"c{number}", home=home)
         client.queue.append(operation)
         if client.operation is None:
             self._next(client, number)
@@ -147,9 +151,9 @@ class Clients:
         client = self._clients[number]
         if client.call != call or client.operation is None:
             return
-        node = self._leader
         up = self._cluster.nodes_up()
-        if up and (node not in up or client.try_count % 4 == 3 or self._random.random() < 0.25):
+        node = client.leader if client.try_count or client.home is None else client.home
+        if up and (node not in up or client.try_count % 4 == 3 or self._random.random() < 0.1):
             node = self._random.choice(up)
         client.try_count += 1
         if node is None or not up:
@@ -179,13 +183,13 @@ class Clients:
             return
         match answer:
             case NotDone(leader=leader):
-                self._leader = leader
+                client.leader = leader
                 self._retry(client, number)
             case Done():
-                self._leader = client.asked
+                client.leader = client.asked
                 self._end(client, number, answer)
             case Unclear():
-                self._leader = None
+                client.leader = None
                 self._end(client, number, answer)
 
     def node_crashed(self, node: NodeId) -> None:
@@ -201,7 +205,7 @@ class Clients:
         client = self._clients[number]
         if client.call == call and client.operation is not None:
             self._open.pop(client.request, None)
-            self._leader = None
+            client.leader = None
             self._end(client, number, Unclear())
 
     def settle(self) -> None:

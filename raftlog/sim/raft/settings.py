@@ -25,7 +25,7 @@ def draw_config(random: Random, first: NodeId) -> RaftConfig:
         snapshot_chunk_bytes=random.choice((20, 100, 100_000)),
         requests_max=random.choice((3, 1_000)),
         promotion_lag_max=random.choice((0, 5, 1_000)),
-        pre_vote=random.random() < 0.8,
+        pre_vote=random.random() < 0.75,
         check_quorum=check_quorum,
         lease_reads=check_quorum and random.random() < 0.2,
         clock_drift_max=0.2,  # clocks run at 0.9 to 1.1 (raftlog/sim/faults.py)
