@@ -13,6 +13,7 @@ PROTOCOLS: Final = {
     "pysyncobj": ("raftlog.sim.pysyncobj.subject", "PYSYNCOBJ"),
     "pysyncobj-in-memory": ("raftlog.sim.pysyncobj.subject", "PYSYNCOBJ_IN_MEMORY"),
     "pysyncobj-held-answers": ("raftlog.sim.pysyncobj.subject", "PYSYNCOBJ_HELD_ANSWERS"),
+    "pysyncobj-two-additions": ("raftlog.sim.pysyncobj.subject", "PYSYNCOBJ_TWO_ADDITIONS"),
 }
 
 

@@ -49,6 +49,7 @@ class Settings:
     """Those of PySyncObj's settings that a run chooses; the rest is as it comes."""
 
     retry_s: float = 0.5  # 5 by default: shorter, for more to happen in a run
+    append_period_s: float = 0.1  # between two messages with entries, or heartbeats
     compaction_entries_min: int = 5000
     chunk_bytes: int = 2**16  # of a dump that is sent to another node
     batch_bytes: int = 2**16  # of entries in one message
@@ -150,6 +151,7 @@ class PySyncObjNode:
         conf = SyncObjConf(
             autoTick=False,
             dynamicMembershipChange=True,
+            appendEntriesPeriod=settings.append_period_s,
             connectionRetryTime=settings.retry_s,
             logCompactionMinEntries=settings.compaction_entries_min,
             logCompactionBatchSize=settings.chunk_bytes,
@@ -185,12 +187,9 @@ class PySyncObjNode:
         self._now = max(self._now, now)
         self.delivered, self.applied = [], []
         with self._surroundings:
-            try:
-                self._handle(event)
-                self.streams.tick(self._now)
-                self.replica.doTick(0)
-            except Exception as error:  # noqa: BLE001  # its own thread logs whatever it is, and goes on
-                self._tell_error(f"{type(error).__name__}: {error}")
+            self._handle(event)
+            self.streams.tick(self._now)
+            self._guarded(self.replica.doTick, 0)
         self._tick_at = now + TICK_S
 
     def drain(self) -> list[Effect]:
@@ -215,7 +214,7 @@ class PySyncObjNode:
             case Receive(sender, packet):
                 for fields in self.streams.receive(sender, packet, self._now):
                     self.delivered.append(fields)
-                    self._transport.received(sender, fields)
+                    self._guarded(self._transport.received, sender, fields)
             case Wake():
                 pass
             case Command(request, operation):
@@ -224,10 +223,8 @@ class PySyncObjNode:
             case AddMember(request, node):
                 self.replica.addNodeToCluster(Peer(node), callback=self._callback(request))
             case RemoveMember(request, node):
-                if node == self.node_id:
-                    self._effects.append(
-                        Reply(request, Failed("REQUEST_DENIED"))
-                    )  # as its admin port answers
+                if node == self.node_id:  # as its admin port answers
+                    self._effects.append(Reply(request, Failed("REQUEST_DENIED")))
                 else:
                     self.replica.removeNodeFromCluster(Peer(node), callback=self._callback(request))
             case TransferLeadership(request, node):
@@ -237,6 +234,12 @@ class PySyncObjNode:
                 self.replica.forceLogCompaction()
             case _:
                 assert_never(event)
+
+    def _guarded(self, act: Callable[..., None], *arguments: Any) -> None:
+        try:
+            act(*arguments)
+        except Exception as error:  # noqa: BLE001  # its own thread logs whatever it is, and goes on
+            self._tell_error(f"{type(error).__name__}: {error}")
 
     def _callback(self, request: int) -> Callable[[Any, int], None]:
         def callback(result: Any, reason: int) -> None:

@@ -1,9 +1,14 @@
-"""PySyncObj in the simulated world: two protocols, one with a journal and a dump on disk, one with neither.
+"""PySyncObj in the simulated world, as four protocols.
 
-What it is asked to survive is what it says that it survives: lost, repeated and late packets are TCP's task (streams.py),
-a crash is the end of a process whose files stay whole, and without files only one node at a time restarts, once all have
-caught up. Beside that it meets what operators do (members are added and removed, the leadership handed over, logs
-compacted) and what networks do to TCP: connections that are reset, or that stand still for a while in one direction.
+- `pysyncobj` has a journal and a dump on disk, so any number of nodes may crash;
+- `pysyncobj-in-memory` has neither, as by default, so one node at a time restarts, while all others are up;
+- `pysyncobj-held-answers` and `pysyncobj-two-additions` have a journal, no crashes, and faults biased on purpose
+  towards one bug each.
+
+What they are asked to survive is what PySyncObj says that it survives. Lost, repeated and late packets are TCP's task
+(streams.py); a crash is the end of a process whose files stay whole (disk.py). Beside that they meet what operators do
+(members are added and removed, the leadership handed over, logs compacted) and what networks do to TCP: connections that
+are reset, or stand still for a while in one direction.
 """
 
 from __future__ import annotations
@@ -41,9 +46,9 @@ from raftlog.sim.world import MILLISECOND, SECOND
 
 NODES_MAX: Final = 9
 HOLD_US: Final = (200 * MILLISECOND, 2 * SECOND)  # shorter than its read timeout of 3.5 s
-ISOLATION_US: Final = (500 * MILLISECOND, 6 * SECOND)  # longer than it, at times
+ISOLATION_US: Final = (500 * MILLISECOND, 6 * SECOND)  # longer than that, at times
 DOWN_US: Final = (20 * MILLISECOND, 400 * MILLISECOND)
-BURST: Final = 40  # writes at once, by nobody who waits for them
+BURST: Final = 400  # writes at once, by nobody who waits for them
 POLL_US: Final = 5 * MILLISECOND
 TRIES: Final = 400  # of them: some elections long
 
@@ -77,6 +82,7 @@ class PySyncObjSubject:
     ) -> None:
         self.witness = Witness()
         self.settings = settings or Settings(
+            append_period_s=random.choice((0.02, 0.05, 0.1)),
             compaction_entries_min=random.choice((10, 50, 5000)),
             chunk_bytes=random.choice((64, 2**16)),
             batch_bytes=random.choice((300, 2000, 2**16)),
@@ -251,9 +257,12 @@ class PySyncObjSubject:
         self._cluster.world.after(duration_us, network.mend, network.cut(pairs))
 
     def _hold_answers(self, leader: NodeId, random: Random) -> None:
-        """The leader is heard by one node only, until it has a successor, which then hands the leadership back; until
-        then the one node's answers to the leader stand still. It is what a stale acknowledgement needs, but for what
-        the answers meet when they come."""
+        """What a stale acknowledgement needs, but for who is elected, and when.
+
+        1. The leader is heard by one node only, whose answers stand still, until it has a successor.
+        2. All hear each other but for those answers, until the successor has handed the leadership back.
+        3. The leader is heard by another node only, while the answers come.
+        """
         if self._is_holding_answers:
             return
         self._is_holding_answers = True
@@ -271,6 +280,7 @@ class PySyncObjSubject:
 
         def led_again() -> None:
             network.mend(answers)
+            self._cut([(leader, hearer), *both_ways([leader], others[1:])], HOLD_US[1])
             self._is_holding_answers = False
 
         self._when(lambda: self.leader() not in (None, leader), succeeded)
@@ -310,16 +320,16 @@ def _in_memory(cluster: Cluster, node_count: int, random: Random) -> PySyncObjSu
     return PySyncObjSubject(cluster, node_count, random, keeps=False)
 
 
-def _held_answers(cluster: Cluster, node_count: int, random: Random) -> PySyncObjSubject:
-    return PySyncObjSubject(cluster, node_count, random, keeps=True, settings=Settings())
+def _quick(cluster: Cluster, node_count: int, random: Random) -> PySyncObjSubject:
+    return PySyncObjSubject(cluster, node_count, random, keeps=True, settings=Settings(append_period_s=0.02))
 
 
 CLAIMS: Final = Claims(stalls=False, failed_syncs=False, acts=ACTS)
+CALM: Final = replace(CLAIMS, crashes=False)
 
 PYSYNCOBJ: Final = ProtocolUnderTest(CLAIMS, _journal)
-PYSYNCOBJ_IN_MEMORY: Final = ProtocolUnderTest(
-    replace(CLAIMS, crashes=False, acts=(*ACTS, ("restart", 1.0))), _in_memory
-)
-PYSYNCOBJ_HELD_ANSWERS: Final = ProtocolUnderTest(
-    replace(CLAIMS, crashes=False, acts=(("hold answers", 0.5),)), _held_answers
+PYSYNCOBJ_IN_MEMORY: Final = ProtocolUnderTest(replace(CALM, acts=(*ACTS, ("restart", 1.0))), _in_memory)
+PYSYNCOBJ_HELD_ANSWERS: Final = ProtocolUnderTest(replace(CALM, acts=(("hold answers", 2.0),)), _quick)
+PYSYNCOBJ_TWO_ADDITIONS: Final = ProtocolUnderTest(
+    replace(CALM, acts=(("add two", 0.5), ("isolate", 1.0))), _quick
 )

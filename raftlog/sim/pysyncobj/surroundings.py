@@ -68,7 +68,7 @@ class Log:
         pass
 
     def warning(self, message: str, *values: object) -> None:
-        self._tell(message % values)
+        self._tell(message % values if values else message)
 
     error = critical = exception = warning
 

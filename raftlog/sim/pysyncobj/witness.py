@@ -210,9 +210,7 @@ class Witness:
         if entry is None:
             return  # it is in a dump already
         term = entry[2]
-        members = self._members_seen[
-            name
-        ]  # those of before: it commits first, then takes up changes of the members
+        members = self._members_seen[name]  # those of before: it commits, and only then takes up changes
         holders = tuple(member for member in members if self._has(member, last, term))
         if 2 * len(holders) <= len(members):
             status = replica.getStatus()
@@ -254,18 +252,19 @@ class Witness:
 
     def _why_missing(self, counted: Iterable[NodeId], index: int, term: int) -> tuple[Bug, str]:
         """Why nodes lack an entry that they are counted for."""
-        bug, reasons = Bug.CONSEQUENCE, []
+        bugs, reasons = set(), []
         for member in counted:
             disk = self._disks[member]
             if (index, term) in disk.stored:
-                bug = Bug.FORGOTTEN if (index, term) in disk.forgotten else Bug.CUT_OFF
+                bugs.add(Bug.FORGOTTEN if (index, term) in disk.forgotten else Bug.CUT_OFF)
                 reasons.append(f"{member} had it and has it no more")
             else:
-                bug = Bug.STALE_ACKNOWLEDGEMENT
+                bugs.add(Bug.STALE_ACKNOWLEDGEMENT)
                 terms = sorted(of for at, of in disk.stored if at == index)
                 before = ", ".join(f"{index}:{of}" for of in terms) or "nothing there"
                 reasons.append(f"{member} is counted for it but never had it; it ever had {before}")
-        return bug, "; ".join(reasons)
+        worst = (Bug.STALE_ACKNOWLEDGEMENT, Bug.FORGOTTEN, Bug.CUT_OFF)
+        return next((bug for bug in worst if bug in bugs), Bug.CONSEQUENCE), "; ".join(reasons)
 
     def _saw_second_commit(self, first: Commit, second: Commit) -> None:
         both = [

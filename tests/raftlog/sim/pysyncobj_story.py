@@ -5,14 +5,15 @@ from __future__ import annotations
 import random
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
-from raftlog.engine import NodeId, Receive, Reply, Send, Wake
+from raftlog.engine import NodeId, Note, Receive, Reply, Send, Wake
 from raftlog.sim.models import Append
 from raftlog.sim.pysyncobj.disk import Disk
 from raftlog.sim.pysyncobj.node import PySyncObjNode, Settings
 from raftlog.sim.pysyncobj.requests import Command, Done, Outcome, Request
-from raftlog.sim.pysyncobj.streams import Data, Packet
+from raftlog.sim.pysyncobj.streams import Data, Fields, Packet
 from raftlog.sim.pysyncobj.witness import Witness
 
 STEP_S = 0.005  # every packet that is not held takes this long
@@ -41,6 +42,7 @@ class Story:
         self.chances = {name: Chosen(name) for name in names}
         if soon is not None:
             self.chances[soon].value = SOON
+        self.errors: list[str] = []  # what nodes logged
         self.outcomes: dict[int, Outcome] = {}
         self.witness = Witness()
         self._keeps = keeps
@@ -96,6 +98,12 @@ class Story:
             packet = packets.popleft()
             is_message = isinstance(packet, Data)
             self._step(target, Receive(source, packet))
+
+    def garble(self, source: NodeId, target: NodeId, fields: Fields) -> None:
+        """Put this in the place of the first message that waits on a link."""
+        packets = self._wires[(source, target)]
+        place, first = next((at, one) for at, one in enumerate(packets) if isinstance(one, Data))
+        packets[place] = replace(first, fields=fields)
 
     def mend(self) -> None:
         self._cut.clear()
@@ -154,4 +162,6 @@ class Story:
                 self._wires[(name, effect.to)].append(effect.message)
             elif isinstance(effect, Reply):
                 self.outcomes[effect.request] = effect.outcome
+            elif isinstance(effect, Note):
+                self.errors.append(f"{name} {effect.fields['message']}")
         self.witness.stepped(node, effects)

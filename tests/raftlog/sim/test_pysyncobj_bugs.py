@@ -54,6 +54,22 @@ def test_crashed_nodes_with_journals_come_back_with_everything() -> None:
     assert story.witness.findings == []
 
 
+def test_exception_in_a_handler_is_noted_and_the_node_goes_on() -> None:
+    story = led_by_n1(N1, N2, N3)
+    story.hold(N1, N2)
+    requests = [story.append(N1, "v")]
+    story.run(0.12)
+
+    story.garble(N1, N2, (("type", "apply_command_response"),))
+    story.release(N1, N2)
+    requests.append(story.append(N1, "w"))
+    story.run(2.0)
+
+    assert story.errors == ["n2 KeyError: 'request_id'"]
+    assert story.is_done(*requests)
+    assert story.value(N2) == ["v", "w"]
+
+
 def test_voter_that_forgot_its_vote_at_a_restart_gives_another() -> None:
     """n1's vote from n2 is under way while n2, which keeps nothing, restarts and votes for n3 in the same term."""
     story = Story(N1, N2, N3, soon=N1, keeps=False)
