@@ -98,6 +98,7 @@ class Clients:
         self._unclear: list[tuple[OperationNumber, int]] = []  # with the request of the last try
         self._requests = 0
         self._plan = 0  # which one counts
+        self._homes = HOMES
         self.done_count = 0  # operations that took effect
         self.failed_count = 0
         self.unclear_count = 0
@@ -117,6 +118,7 @@ class Clients:
     def end(self) -> None:
         """Nobody begins what was not begun; what is planned from now on counts again."""
         self._plan += 1
+        self._homes = 0.0  # a client that asks a node that was removed, and no other, is not served
         for client in self._clients.values():
             client.queue.clear()
 
@@ -131,7 +133,7 @@ class Clients:
         client = self._clients.get(number)
         if client is None:
             nodes = list(self._cluster.processes)
-            home = self._random.choice(nodes) if self._random.random() < HOMES else None
+            home = self._random.choice(nodes) if self._random.random() < self._homes else None
             client = self._clients[number] = _Client(f"c{number}", home=home)
         client.queue.append(operation)
         if client.operation is None:
