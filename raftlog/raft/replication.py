@@ -151,6 +151,9 @@ class Replication:
             self._snapshots.pop(sender, None)
             progress.become_probe()
             progress.become_replicate()
+        elif match >= progress.pending_snapshot:  # it has come by another way, and is not enough any more
+            self._snapshots.pop(sender, None)
+            progress.become_probe()
         return True
 
     def go_on(self, to: NodeId, progress: Progress) -> None:

@@ -256,6 +256,23 @@ def test_later_snapshot_supersedes_one_that_is_under_way() -> None:
     assert cluster[N3].log.applied == 7
 
 
+def test_transfer_ends_when_its_snapshot_has_come_by_another_way() -> None:
+    """Late appends bring n3 beyond the snapshot it is sent, but not to where the leader's log begins by then."""
+    cluster = behind()
+    cluster.wake(N1)
+    cluster.settle(until=lambda: len(cluster.on_the_way(SnapshotReply)) == 1)
+    cluster.isolate(N3)
+    for _ in range(4):
+        cluster.propose(N1)
+        cluster.settle()
+    cluster.compact(N1, 9, b"later")
+
+    cluster.step(N1, Receive(N3, AppendReply(1, 6)))
+
+    progress = cluster.progress(N1, N3)
+    assert (progress.match, progress.state, progress.pending_snapshot) == (6, ProgressState.SNAPSHOT, 9)
+
+
 def test_new_leader_begins_the_snapshot_anew() -> None:
     cluster = behind()
     cluster.wake(N1)
