@@ -70,7 +70,7 @@ def test_reply_repeated_counts_once() -> None:
     assert cluster.outcome(N1, request) is None
 
 
-def test_learner_confirms_noRead() -> None:
+def test_learner_confirms_no_read() -> None:
     cluster = Cluster(3, learners=[N4])
     cluster.elect(N1)
     cluster.isolate(N1, N4)
@@ -167,7 +167,7 @@ def test_follower_without_a_leader_refuses_at_once() -> None:
     assert cluster.outcome(N2, request) == Refused(Why.NOT_LEADER)
 
 
-def test_late_answer_from_before_a_restart_is_not_taken_for_a_newRead() -> None:
+def test_late_answer_from_before_a_restart_is_not_taken_for_a_new_read() -> None:
     """The caller counts its requests from 1 again after a restart; the leader's answer is of an older commit index."""
     cluster = led()
     cluster.step(N2, Read(1))
