@@ -2,14 +2,17 @@
 
 Figure 3 of the paper, and what clients are promised:
 
-1. Election safety: at most one leader per term.
+1. Election safety: at most one leader per term; it has a vote, and its own is on its disk. Who campaigns after
+   pre-votes could have been elected when it asked.
 2. Log matching: whatever entries two nodes hold at an index and term, these and all before them are the same. By
    induction: there is one entry for an index and term, and one term before it.
 3. Leader completeness: a new leader holds everything that was committed before.
 4. State machine safety: what is applied at an index is the same everywhere, and was committed; so are snapshots.
-5. Durability: what was committed first was then on the disks of a quorum of the configuration in force.
+5. Durability: what was committed first was then on the disks of a quorum of the configuration in force,
+   and of the term of the leader that committed it (figure 8).
 6. Terms, votes and commit indexes of a node never go back, restarts included where the disk vouches for them; one vote
-   per term; no reply leaves before the disk has what it vouches for.
+   per term; no reply leaves before the disk has what it vouches for; no configuration change is on
+   a disk that does not know the one before to be committed.
 """
 
 from __future__ import annotations
@@ -155,6 +158,10 @@ class Checks:
             other[1] is not seen
         ):  # not even the same node again, after a restart: it might number other entries
             raise Violation("election safety", f"{other[0]} and {node.id} lead in term {node.term}")
+        if self._disks[node.id].hard_state() != (node.term, node.id):
+            raise Violation(
+                "vouched for too early", f"{node.id} leads in term {node.term} by a vote that it may forget"
+            )
         index = self.committed
         while self._committed_in[index] >= node.term:
             index -= 1  # a late vote can elect a leader of a term that is over: it has not what came after it
@@ -203,10 +210,18 @@ class Checks:
             self._committed_data.add(entry.data)
 
     def _check_durable(self, node: RaftNode) -> None:
-        """With log matching it is enough to look at the last."""
+        """Nobody has committed this before. With log matching it is enough to look at the last.
+
+        A leader of a later term could replace an entry of an earlier one, stored by a majority or not (paper, figure 8).
+        """
         index = node.log.committed
         term = self._terms[index]
         disks = self._disks
+        if node.role.name is not Role.LEADER or term != node.term:
+            raise Violation(
+                "committed by counting",
+                f"{node.id} is the first to commit entry {index} of term {term}, as {node.role.name.value} in term {node.term}",
+            )
         for voters in (node.configuration.voters, node.configuration.outgoing):
             holders = [voter for voter in voters if voter in disks and disks[voter].holds(index, term)]
             if voters and 2 * len(holders) <= len(voters):
@@ -278,11 +293,17 @@ class Checks:
         if data in self._committed_data:
             raise Violation("a dropped proposal is committed", f"{node}: {data!r}")
 
+    def is_live(self, index: int, term: int) -> bool:
+        """Whether the entry is committed or may still be: terms ascend along a log."""
+        if index > self.committed:
+            return term >= self._terms[-1]
+        return term == self._terms[index]
+
     def possible_configurations(self) -> list[Configuration]:
         """What is in force by what is committed, or may be next."""
         found = [self.configuration]
-        for index, _, change in self.changes:
-            if index > self.committed:
+        for index, term, change in self.changes:
+            if index > self.committed and self.is_live(index, term):
                 try:
                     found.append(apply_change(self.configuration, change).configuration)
                 except InvalidChange:

@@ -15,7 +15,7 @@ def draw_config(random: Random, first: NodeId) -> RaftConfig:
     return RaftConfig(
         heartbeat_interval_s=heartbeat_s,
         election_timeout_s_min=election_s,
-        election_timeout_s_max=2 * election_s,
+        election_timeout_s_max=election_s * random.choice((1.2, 2)),
         persist_timeout_s=random.choice((0.1, 0.3, 5.0)),
         append_bytes_max=random.choice((1, 200, 100_000)),
         inflight_messages_max=random.choice((1, 2, 4, 256)),
