@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 
 from raftlog.raft.configuration import Configuration, ConfigurationChange, InvalidChange, apply_change
@@ -134,12 +134,15 @@ class RaftDisk:
             return True  # only what was committed is ever left out: checked when it was
         return index <= self.last_index and self._log[index - self._first].term == term
 
-    def configurations(self) -> list[Configuration]:
-        """Those that were, are, or may come to be in force here by what is on this disk."""
+    def configurations(self, is_live: Callable[[int, int], bool]) -> list[Configuration]:
+        """Those that were, are, or may come to be in force here by what is on this disk.
+
+        `is_live` tells of an entry's index and term whether it is committed or may still be.
+        """
         configuration = self.configuration()
         found = [configuration]
         for entry in self._log[max(0, self.applied + 1 - self._first) :]:
-            if entry.kind is EntryKind.CONFIGURATION:
+            if entry.kind is EntryKind.CONFIGURATION and is_live(entry.index, entry.term):
                 try:
                     change = ConfigurationChange.from_bytes(entry.data)
                     configuration = apply_change(configuration, change).configuration

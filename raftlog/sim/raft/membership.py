@@ -44,7 +44,7 @@ class Membership:
         found += [node.configuration for node in subject.nodes_up()]
         for node, disk in subject.disks.items():
             if node not in subject.cluster.lost:
-                found += disk.configurations()
+                found += disk.configurations(subject.checks.is_live)
         return found
 
     def lose_a_disk(self, choice: int) -> None:
