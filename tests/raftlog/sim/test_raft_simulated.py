@@ -68,7 +68,10 @@ def test_follower_that_does_not_look_for_the_entry_before_is_found(monkeypatch: 
 
     failure = first_failure(range(100)).failure
 
-    assert failure is not None and failure.kind == "log matching"
+    assert failure is not None and failure.kind in (
+        "log matching",
+        "state machine safety",
+    )  # whichever is met first
 
 
 def test_leader_that_answers_reads_without_a_quorum_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
