@@ -75,10 +75,15 @@ class PreCandidate:
 
 
 class Candidate:
-    """Asks for votes in a new term. It wins only once its own vote is durable, whoever else has voted for it.
+    """Asks for votes in a new term, once its own vote is durable: a node asks only once in a term, restarts included.
 
-    Else, having sent entries as the leader, it could be restarted in the term before, be elected in this term once more
-    by the same votes, and give other entries the same indexes and term.
+    Else a vote that was given for what it forgot could elect it:
+
+    1. n1 has entry 2, not durable yet, and asks in term 2; n2 has it, too, and grants.
+    2. n1 crashes. Its log ends with entry 1, its term is 1. n2 and n3 have committed entry 2.
+    3. n1 asks in term 2 again. n2 refuses; but its grant of before arrives late, and n1 would lead without entry 2.
+
+    Or, having led and sent entries, it could be elected in that term once more, and number other entries alike.
     """
 
     __slots__ = ("_is_transfer", "_votes", "node")
@@ -95,15 +100,12 @@ class Candidate:
         node = self.node
         for voter in node.configuration.all_voters:
             if voter != node.id:
-                node.send(voter, Vote(node.term, node.log.last_index, node.log.last_term, self._is_transfer))
+                request = Vote(node.term, node.log.last_index, node.log.last_term, self._is_transfer)
+                node.send_when_durable(voter, request)
 
     def persisted(self) -> None:
-        if self._is_vote_durable:
+        if self.node.writes.durable_state == (self.node.term, self.node.id):
             self._count(self.node.id, is_granted=True)
-
-    @property
-    def _is_vote_durable(self) -> bool:
-        return self.node.writes.durable_state == (self.node.term, self.node.id)
 
     def receive(self, sender: NodeId, message: Message) -> None:
         if isinstance(message, VoteReply):
@@ -114,8 +116,7 @@ class Candidate:
     def _count(self, voter: NodeId, *, is_granted: bool) -> None:
         match self._votes.record(voter, is_granted=is_granted):
             case VoteResult.WON:
-                if self._is_vote_durable:
-                    self.node.become_leader()
+                self.node.become_leader()
             case VoteResult.LOST:
                 self.node.become_follower(self.node.term, None)
             case VoteResult.PENDING:

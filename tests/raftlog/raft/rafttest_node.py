@@ -239,8 +239,9 @@ class Node:
                     self._persists.append(effect)
                 case Send(to=to, message=message, after=after):
                     name = ETCD_TYPES[type(message)]
-                    # Also a heartbeat's reply may wait for a write: RULES["lease"].
-                    assert after is None or name in (*PROMISES, "MsgHeartbeatResp"), f"{message} waits"
+                    # Also these may wait for a write: RULES["lease"] and RULES["own vote"].
+                    may_wait = (*PROMISES, "MsgHeartbeatResp", "MsgVote")
+                    assert after is None or name in may_wait, f"{message} waits"
                     envelopes = self._promises if name in PROMISES else self._sends
                     if isinstance(message, m.VoteReply | m.PreVoteReply):
                         message = replace(message, commit=0, commit_term=0)  # RULES["refused vote"]

@@ -51,9 +51,10 @@ RULES = {
         "no script reads or restarts",
     ),
     "own vote": Rule(
-        "process-append-thread of a candidate that has the votes of a quorum of others",
-        "ours leads only once its own vote is durable, etcd's at once",
-        "it could forget the term in a crash, be elected in it again, and give the same indexes to other entries",
+        "process-ready of a candidate, with async-storage-writes",
+        "the harness lets requests for votes leave at once; ours wait until the candidate's own vote is durable",
+        "it could forget the term in a crash, and be elected in it by votes that it was given for a log that it lost; "
+        "no script restarts",
     ),
     "own pre-vote": Rule(
         "campaign with prevote, process-ready of a pre-candidate",

@@ -7,7 +7,7 @@ import pytest
 from raftlog.engine import Persist, Persisted, Receive, Send, Token, Wake
 from raftlog.raft import Role
 from raftlog.raft.configuration import Configuration
-from raftlog.raft.events import Committed
+from raftlog.raft.events import Campaign, Committed
 from raftlog.raft.messages import (
     Append,
     AppendRejected,
@@ -24,7 +24,7 @@ from raftlog.raft.messages import (
     VoteReply,
 )
 from raftlog.raft.storage import HardState, SnapshotPart, Write
-from tests.raftlog.raft.builders import N1, N2, N3, entries, make_node, react
+from tests.raftlog.raft.builders import N1, N2, N3, entries, make_node, payloads, react
 from tests.raftlog.raft.cluster import Cluster
 
 FIRST, SECOND = Token(1), Token(2)
@@ -213,17 +213,45 @@ def test_candidate_does_not_lead_before_its_own_vote_is_durable() -> None:
     assert cluster.log(N2) == cluster.log(N1)
 
 
-def test_votes_of_a_majority_wait_for_the_candidates_own_disk() -> None:
+def test_candidate_asks_for_votes_once_its_own_is_durable() -> None:
     """3.8, the rule itself."""
+    node = make_node(N1, 1, 1, pre_vote=False)
+
+    effects = react(node, Campaign())
+
+    assert effects == [
+        Persist(FIRST, Write(HardState(2, N1), entries=[])),
+        Send(N2, Vote(2, 2, 1), after=FIRST),
+        Send(N3, Vote(2, 2, 1), after=FIRST),
+    ]
+
+
+def test_vote_given_for_a_log_that_the_candidate_lost_does_not_elect_it() -> None:
+    """3.8. A candidate asks once per term, restarts included, so a vote is always of the log that it asked with:
+
+    1. n3 leads term 1; n1 and n2 get entry 2, which n1 does not have on its disk yet. n2 and n3 commit it.
+    2. n1 campaigns in term 2, and n2 grants; n1 crashes, and remembers neither entry 2 nor term 2.
+    3. n1 campaigns in term 2 again, without entry 2. n2 refuses that, but its grant arrives now.
+    """
     cluster = Cluster(3, pre_vote=False)
+    cluster.elect(N3)
     cluster.hold_disk(N1)
-    cluster.campaign(N1)
-
+    cluster.propose(N3, b"committed")
     cluster.settle()
-    before = cluster[N1].role.name
-    cluster.release_disk(N1)
+    cluster.isolate(N3)
+    cluster.campaign(N1)
+    cluster.settle(until=lambda: bool(cluster.on_the_way(VoteReply, to=N1)))
+    late = cluster.take(VoteReply, to=N1)
+    cluster.crash(N1)
 
-    assert (before, cluster[N1].role.name) == (Role.CANDIDATE, Role.LEADER)
+    cluster.restart(N1)
+    cluster.campaign(N1)
+    for letter in late:
+        cluster.deliver(letter)
+    cluster.settle()
+
+    assert payloads(cluster.log(N1)) == []  # it was lost
+    assert cluster[N1].role.name is not Role.LEADER
 
 
 def test_leader_sends_while_it_writes_and_counts_itself_when_that_is_done() -> None:
