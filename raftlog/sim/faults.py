@@ -154,6 +154,7 @@ class _Draw:
             repeated=random.choice((0.01, 0.1)) if claims.repeats_messages and self.is_on() else 0.0,
             late=random.choice((0.01, 0.1, 0.3)) if claims.reorders_messages and self.is_on() else 0.0,
             late_us=random.choice((50, 200, 600)) * MILLISECOND,
+            kept=random.choice((0.2, 1.0)) if claims.reorders_messages and self.is_on() else 0.0,
         )
 
     def all_kinds(self) -> None:

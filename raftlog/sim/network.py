@@ -10,6 +10,8 @@ from typing import Any, Final, NamedTuple, NewType
 from raftlog.engine import NodeId
 from raftlog.sim.world import MILLISECOND, World
 
+KEPT_MAX: Final = 100  # messages on a link that is cut; more are lost
+
 CutId = NewType("CutId", int)
 Pair = tuple[NodeId, NodeId]  # from, to
 
@@ -24,6 +26,9 @@ class Weather:
     repeated: float = 0.0
     late: float = 0.0  # of those that are overtaken by many others
     late_us: int = 100 * MILLISECOND  # at most
+    kept: float = (
+        0.0  # of those that meet a cut: they arrive once it is mended, as from a connection that was idle
+    )
 
 
 PERFECT: Final = Weather(delay_us=300, jitter_us=200)
@@ -59,13 +64,14 @@ class Network:
         self._deliver = deliver  # (source, target, message)
         self._cuts: dict[CutId, tuple[Pair, ...]] = {}  # in force
         self._blocked: dict[Pair, int] = {}  # how many cuts block it; pairs that none blocks are absent
+        self._kept: dict[Pair, list[Any]] = {}  # messages that wait until nothing blocks it
         self._cuts_made = 0
 
     def send(self, source: NodeId, target: NodeId, message: Any) -> None:
         weather = self.weather
         draw = self._random.random
         if self._blocked and (source, target) in self._blocked:
-            self._lose(source, target, message, "cut")
+            self._meet_cut(source, target, message, "cut")
             return
         if weather.lost and draw() < weather.lost:
             self._lose(source, target, message, "lost")
@@ -87,16 +93,28 @@ class Network:
 
     def _arrive(self, source: NodeId, target: NodeId, message: Any) -> None:
         if self._blocked and (source, target) in self._blocked:
-            self._lose(source, target, message, "cut on the way")
+            self._meet_cut(source, target, message, "cut on the way")
             return
         self._deliver(source, target, message)
+
+    def _meet_cut(self, source: NodeId, target: NodeId, message: Any, why: str) -> None:
+        if self.weather.kept and self._random.random() < self.weather.kept:
+            waiting = self._kept.setdefault((source, target), [])
+            if len(waiting) < KEPT_MAX:
+                waiting.append(message)
+                return
+        self._lose(source, target, message, why)
+
+    def _release(self, pair: Pair) -> None:
+        for message in self._kept.pop(pair, ()):
+            self._fly(*pair, message)
 
     def _lose(self, source: NodeId, target: NodeId, message: Any, why: str) -> None:
         if self._world.is_watched:
             self._world.remark(source, Lost(source, target, message, why))
 
     def cut(self, pairs: Iterable[Pair]) -> CutId:
-        """Nothing passes from the first to the second of each pair until `mend`, also what is on its way."""
+        """Nothing passes from the first to the second of each pair until `mend`, not even what is on its way."""
         self._cuts_made += 1
         cut = CutId(self._cuts_made)
         self._cuts[cut] = tuple(pairs)
@@ -110,12 +128,15 @@ class Network:
             self._blocked[pair] -= 1
             if self._blocked[pair] == 0:
                 del self._blocked[pair]
+                self._release(pair)
 
     def heal(self) -> None:
         """From now on all links are perfect."""
         self.weather = PERFECT
         self._cuts.clear()
         self._blocked.clear()
+        for pair in list(self._kept):
+            self._release(pair)
 
     def is_cut(self, source: NodeId, target: NodeId) -> bool:
         return (source, target) in self._blocked

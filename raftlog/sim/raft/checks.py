@@ -66,7 +66,6 @@ class Checks:
         )  # data of proposals that were told to be dropped; only asked, never listed
         self._committed_data: set[bytes] = set()  # of commands; only asked, never listed
         self._proposed: dict[int, bytes] = {}  # by the client's request
-        self.acknowledged = 0  # the highest index that anybody was told to be committed
         self.configuration = bootstrap  # by all that is committed
         self.changes: list[tuple[int, int, ConfigurationChange]] = []  # index and term of all ever written
 
@@ -286,7 +285,6 @@ class Checks:
             raise Violation("acknowledged and not committed", f"{node}: entry {index} of term {term}")
         if self._entries[index, term][0].data != data:
             raise Violation("acknowledged another entry", f"{node}: entry {index} of term {term}: {data!r}")
-        self.acknowledged = max(self.acknowledged, index)
 
     def told_dropped(self, node: NodeId, data: bytes) -> None:
         self._dropped.add(data)

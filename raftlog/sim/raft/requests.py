@@ -17,7 +17,7 @@ class _Asked(NamedTuple):
     request: int  # the client's number
     operation: Request
     data: bytes  # proposed; empty for a read
-    acknowledged: int  # the highest index that anybody had been told to be committed, when this was asked
+    committed: int  # the highest index that any node knew to be committed when this was asked
 
 
 class Requests:
@@ -41,7 +41,7 @@ class Requests:
             number += 1
         is_read = isinstance(operation, ReadRequest)
         data = b"" if is_read else encode(operation, request)
-        self._open[number] = _Asked(request, operation, data, self._checks.acknowledged)
+        self._open[number] = _Asked(request, operation, data, self._checks.committed)
         self._checks.asked(request, data)
         return Read(number) if is_read else Propose(number, (data,))
 
@@ -79,9 +79,10 @@ class Requests:
                     self._checks.told_dropped(node, asked.data)
                 self._answer(asked.request, NotDone(leader))
             case ReadReady(index=index):
-                if index < asked.acknowledged:
+                if index < asked.committed:
                     raise Violation(
-                        "stale read", f"{node}: at {index}; {asked.acknowledged} had been acknowledged before"
+                        "stale read",
+                        f"{node}: at {index}; entry {asked.committed} was committed before it was asked",
                     )
                 self._reads.append((index, asked))
                 self.serve_reads()
