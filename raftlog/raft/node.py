@@ -282,6 +282,8 @@ class RaftNode:
         self.note("configuration_changed", configuration=str(configuration))
         if isinstance(self.role, Leader):
             self.role.configuration_changed(newcomers)
+        elif not isinstance(self.role, Follower) and self.id not in configuration.all_voters:
+            self.become_follower(self.term, None)  # it asked for votes before it learned of this
 
     def truncate(self, end: int) -> None:
         """Conflicting entries make room for the leader's; what earlier writes vouched for shrinks with them."""

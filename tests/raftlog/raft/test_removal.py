@@ -8,8 +8,10 @@ from raftlog.engine import NodeId, Receive
 from raftlog.raft import Role
 from raftlog.raft.configuration import ChangeKind, Configuration
 from raftlog.raft.events import Campaign, Committed
-from raftlog.raft.messages import Append, AppendReply
-from tests.raftlog.raft.builders import N1, N2, N3, N4, N5, change, payloads, storage_with
+from raftlog.raft.memory import MemoryStorage
+from raftlog.raft.messages import Append, AppendReply, Entry, EntryKind
+from raftlog.raft.storage import HardState, Write
+from tests.raftlog.raft.builders import N1, N2, N3, N4, N5, change, entries, payloads, storage_with
 from tests.raftlog.raft.cluster import Cluster
 
 ADD, LEARN, REMOVE = ChangeKind.ADD_VOTER, ChangeKind.ADD_LEARNER, ChangeKind.REMOVE
@@ -281,3 +283,24 @@ def test_candidate_does_not_take_for_committed_what_it_has_otherwise() -> None:
     cluster.settle()
 
     assert cluster[N2].log.committed == 1
+
+
+def test_candidate_that_learns_of_its_own_removal_gives_up() -> None:
+    """1. n1, n2 and n3 hold the removal of n1; only n2, whose log is longer, knows that it is committed.
+    2. n1 campaigns, and n2's refusal tells it: it is a member no more.
+    3. n3, n4 and n5 grant their votes: a majority of those that are left, for one that is not among them.
+    """
+    voters, removal = Configuration((N1, N2, N3, N4, N5)), change((REMOVE, N1)).to_bytes()
+    first, third = entries(1, 1, 1)[0::2]
+    log = [first, Entry(2, 1, EntryKind.CONFIGURATION, removal), third]
+    storages = {}
+    for name, length, commit in ((N1, 2, 1), (N2, 3, 2), (N3, 2, 1), (N4, 1, 1), (N5, 1, 1)):
+        storages[name] = MemoryStorage(voters)
+        storages[name].write(Write(HardState(1), entries=log[:length], commit=commit))
+    cluster = Cluster(5, storages=storages, pre_vote=False)
+    cluster.campaign(N1)
+
+    cluster.settle()
+
+    assert str(cluster[N1].configuration) == "voters=(n2 n3 n4 n5)"
+    assert (cluster[N1].term, cluster[N1].role.name) == (2, Role.FOLLOWER)
