@@ -231,6 +231,13 @@ class Leader:
     def _chunk_acknowledged(self, sender: NodeId, progress: Progress, message: SnapshotReply) -> None:
         self.replication.chunk_acknowledged(sender, progress, message)
 
+    def _begin_round(self) -> None:
+        self.replication.send_heartbeats(self._reads.begin_round(self.node.now))
+        if self.node.configuration.all_voters == (
+            self.node.id,
+        ):  # the others were removed: nobody will answer
+            self._confirm_reads({})
+
     def _confirm_reads(self, acknowledged: dict[NodeId, int]) -> None:
         node, configuration = self.node, self.node.configuration
         acknowledged = {**acknowledged, node.id: self._reads.round}
@@ -249,7 +256,7 @@ class Leader:
         if self._queued:
             self._append_queued()
         if self._reads.need_round:
-            self.replication.send_heartbeats(self._reads.begin_round(self.node.now))
+            self._begin_round()
         if self.replication.is_news:
             self.replication.tell_all()
 
@@ -345,7 +352,7 @@ class Leader:
                 self._end_transfer()  # it had its time
         if node.now >= self._heartbeat_at:
             self._heartbeat_at = node.now + config.heartbeat_interval_s
-            self.replication.send_heartbeats(self._reads.begin_round(node.now))
+            self._begin_round()
 
     def _has_quorum(self) -> bool:
         """Whether a quorum was heard from since this was asked last."""

@@ -234,6 +234,23 @@ def test_single_node_answers_by_itself() -> None:
     assert cluster.outcome(N1, request) == ReadReady(1)
 
 
+def test_read_that_waits_when_the_only_other_voter_is_removed_is_answered() -> None:
+    """Nobody is left to answer a heartbeat."""
+    cluster = led(voters=2)
+    cluster.hold_applying(N1)
+    cluster.change(N1, change((ChangeKind.REMOVE, N2)))
+    cluster.settle()
+    cluster.isolate(N2)
+    request = cluster.read(N1)
+    cluster.settle()
+
+    cluster.release_applying(N1)
+    before = cluster.outcome(N1, request)
+    cluster.wake(N1)
+
+    assert (before, cluster.outcome(N1, request)) == (None, ReadReady(2))
+
+
 def test_one_read_too_many_is_refused() -> None:
     cluster = led(requests_max=2)
     requests = [cluster.read(N1) for _ in range(3)]
