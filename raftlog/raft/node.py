@@ -114,6 +114,11 @@ class RaftNode:
         self.config = config
         self.configuration = storage.configuration()
         self.log = RaftLog(storage)
+        changes = self.log.changes
+        if config.validate_changes and len(changes) > 1:
+            # Nobody proposes a change before the one before it is applied. The commit index on the disk says so, too,
+            # but not when a crash has torn the write that brought the change (storage.py, Write).
+            self.log.commit_to(changes[-2].index)
         self.term, self.vote = hard_state = storage.hard_state()
         self.writes = Writes(hard_state)
         self.role = Follower(self)

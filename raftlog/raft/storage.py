@@ -39,7 +39,8 @@ class Write:
     The order is: hard state, then snapshot part, then entries. Entries take the place of everything at and above the
     index of the first. `commit` is written with the entries and as durable as they are; without any it need not be
     written. (A node whose log holds a configuration change knows by it that the change before was committed. Without
-    that it could campaign under a configuration two changes old, whose majorities need not meet those of today.)
+    that it could campaign under a configuration two changes old, whose majorities need not meet those of today. Where
+    only a prefix of the entries is durable, RaftNode concludes it from the changes in the log.)
     """
 
     hard_state: HardState | None = None  # None: as it was

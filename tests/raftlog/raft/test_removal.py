@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from raftlog.engine import NodeId, Receive
@@ -183,6 +184,35 @@ def test_restart_knows_by_a_later_change_that_the_earlier_was_committed() -> Non
     cluster.hold_applying(N2)
     cluster.campaign(N2)
 
+    assert str(cluster[N2].configuration) == "voters=(n1 n2 n3)"
+    assert cluster[N2].role.name is Role.FOLLOWER
+
+
+def test_restart_knows_that_too_when_the_write_of_the_later_change_was_torn() -> None:
+    """The change is on the disk, what followed it is not, nor the commit index that was to be written with both."""
+    cluster = led(N4, N5)
+    cluster.change(N1, change((ADD, N4)))
+    cluster.settle()
+    cluster.isolate(N2)
+    later = cluster[N1].log.last_index + 1
+    cluster.change(N1, change((ADD, N5)))
+    cluster.propose(N1)
+    cluster.settle()
+    cluster.heal()
+    cluster.hold_disk(N2)
+    cluster.heartbeat(N1)
+    torn = cluster.servers[N2].unwritten[0].write
+    cluster.crash(N2)
+    cluster.servers[N2].storage.write(replace(torn, entries=torn.entries[:1], commit=0))
+
+    cluster.restart(N2)
+    cluster.hold_applying(N2)
+    cluster.campaign(N2)
+
+    assert ([entry.index for entry in torn.entries], cluster[N2].log.last_index) == (
+        [later, later + 1],
+        later,
+    )
     assert str(cluster[N2].configuration) == "voters=(n1 n2 n3)"
     assert cluster[N2].role.name is Role.FOLLOWER
 
