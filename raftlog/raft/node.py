@@ -218,6 +218,8 @@ class RaftNode:
 
     def set_state(self, term: int, vote: NodeId | None) -> None:
         assert term > self.term or (term == self.term and self.vote in (None, vote))
+        if term > self.term:
+            self.incoming = None  # it was the snapshot of one life of one leader; who leads next begins anew
         self.term, self.vote = term, vote
 
     @property
@@ -243,7 +245,6 @@ class RaftNode:
         was = self.role
         if term > self.term:
             self.set_state(term, None)
-            self.incoming = None
         self.role = Follower(self, leader)
         self.reset_election_clock()
         if isinstance(was, Leader):

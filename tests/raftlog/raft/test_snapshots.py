@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from raftlog.engine import Persist, Receive
+from raftlog.engine import Persist, Receive, Send
 from raftlog.raft.configuration import ChangeKind, Configuration
+from raftlog.raft.events import Campaign
 from raftlog.raft.memory import MemoryStorage
 from raftlog.raft.messages import (
     Append,
@@ -285,6 +286,17 @@ def test_new_leader_begins_the_snapshot_anew() -> None:
 
     assert cluster[N3].log.applied == 6
     assert cluster.servers[N3].storage.snapshot_data(Snapshot(5, 1, VOTERS, 10), 0, 99) == b"0123456789"
+
+
+def test_leader_of_another_term_begins_the_snapshot_anew_also_after_a_campaign_of_the_receiver() -> None:
+    """The leader may have been restarted, and have taken the snapshot once more, in other bytes."""
+    node, snapshot = make_node(N3, term=1, pre_vote=False), Snapshot(5, 1, VOTERS, 10)
+    react(node, Receive(N1, SnapshotChunk(1, snapshot, 0, b"abcd", is_last=False)))
+    react(node, Campaign())
+
+    effects = react(node, Receive(N1, SnapshotChunk(2, snapshot, 4, b"EFGH", is_last=False)))
+
+    assert [effect.message for effect in effects if isinstance(effect, Send)] == [SnapshotReply(2, 5, 0)]
 
 
 def test_repeated_rejection_does_not_disturb_a_snapshot_under_way() -> None:
