@@ -53,8 +53,9 @@ RULES = {
     # ── protocols as values, and the world that tries to break them ──
     "raftlog.engine": Rule((), ()),
     "raftlog.raft": Rule(("raftlog.engine",), ()),
-    "raftlog.sim": Rule(("raftlog.engine", "raftlog.raft"), (), ("pysyncobj",)),
-    "raftlog.sim.cli": Rule(("raftlog.sim",), ("typer", "rich")),
+    "raftlog.sim": Rule(("raftlog.engine", "raftlog.raft"), ()),
+    "raftlog.sim.pysyncobj": Rule(("raftlog.engine", "raftlog.sim"), ("pysyncobj",)),  # loaded by its name only
+    "raftlog.sim.cli": Rule(("raftlog.sim",), ("typer",)),
     "raftlog.sim.__main__": Rule(("raftlog.sim.cli",), ()),
     # ── the server, its clients and its tools ──
     "raftlog.errors": Rule((), ()),

@@ -18,7 +18,7 @@ class RaftConfig:
     election_timeout_s_min: float = (
         1.0  # also: how long a follower that hears a leader gives no vote to another
     )
-    election_timeout_s_max: float = 2.0  # each timeout is drawn evenly from min..max
+    election_timeout_s_max: float = 2.0  # each timeout is drawn evenly from min..max; without pre_vote at least 1.5 min
     persist_timeout_s: float = 5.0  # a leader whose write takes longer hands over
 
     append_bytes_max: int = MIB  # per message; one entry may exceed it
