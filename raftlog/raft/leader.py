@@ -233,10 +233,8 @@ class Leader:
 
     def _begin_round(self) -> None:
         self.replication.send_heartbeats(self._reads.begin_round(self.node.now))
-        if self.node.configuration.all_voters == (
-            self.node.id,
-        ):  # the others were removed: nobody will answer
-            self._confirm_reads({})
+        if self.node.configuration.all_voters == (self.node.id,):
+            self._confirm_reads({})  # nobody will answer: the others were removed since the reads came
 
     def _confirm_reads(self, acknowledged: dict[NodeId, int]) -> None:
         node, configuration = self.node, self.node.configuration

@@ -131,6 +131,8 @@ class Replication:
             progress.pending_snapshot = 0
             progress.become_probe()
             return False
+        # Its way there, a write and the way back take longer than a heartbeat's; and reads send many heartbeats.
+        transfer.resend_at = node.now + node.config.election_timeout_s_min
         is_last = transfer.position + len(data) >= snapshot.size_bytes
         node.send(to, SnapshotChunk(node.term, snapshot, transfer.position, data, is_last))
         return True
@@ -178,7 +180,7 @@ class Replication:
         if progress.match < self._node.log.last_index or progress.state is ProgressState.PROBE:
             self.send_append(sender, progress)
         transfer = self._snapshots.get(sender)
-        if transfer is not None and transfer.is_stuck():
+        if transfer is not None and self._node.now >= transfer.resend_at:
             self._send_chunk(sender, progress, transfer)
 
     def chunk_acknowledged(self, sender: NodeId, progress: Progress, message: SnapshotReply) -> None:
@@ -191,3 +193,5 @@ class Replication:
         progress = self.progress.get(peer)
         if progress is not None and progress.state is ProgressState.REPLICATE:
             progress.become_probe()
+        elif (transfer := self._snapshots.get(peer)) is not None:
+            transfer.resend_at = self._node.now  # with the next heartbeat that is answered

@@ -6,7 +6,7 @@ import pytest
 
 from raftlog.engine import Persist, Receive, Send
 from raftlog.raft.configuration import ChangeKind, Configuration
-from raftlog.raft.events import Campaign
+from raftlog.raft.events import Campaign, Unreachable
 from raftlog.raft.memory import MemoryStorage
 from raftlog.raft.messages import (
     Append,
@@ -32,6 +32,7 @@ from tests.raftlog.raft.builders import (
 from tests.raftlog.raft.cluster import Cluster
 
 VOTERS = Configuration((N1, N2, N3))
+PATIENCE = 10  # heartbeats in an election timeout: so long a leader waits for what answers a chunk
 
 
 def behind(*, data: bytes = b"abcdefghij", chunk_bytes: int = 4) -> Cluster:
@@ -96,9 +97,35 @@ def test_lost_chunk_is_sent_again() -> None:
     lost = cluster.take(SnapshotChunk)
     cluster.settle()
 
-    cluster.heartbeat(N1, count=3)
+    cluster.heartbeat(N1, count=PATIENCE + 3)
 
     assert len(lost) == 1
+    assert cluster[N3].log.applied == 5
+
+
+def test_chunk_on_a_slow_disk_is_not_sent_again_with_every_read() -> None:
+    """Each round of reads is a heartbeat that the follower answers, and the chunk is still being written."""
+    cluster = behind()
+    cluster.hold_disk(N3)
+    cluster.heartbeat(N1)
+
+    for _ in range(20):
+        cluster.read(N1)
+        cluster.settle()
+
+    assert [send.message for send in cluster.servers[N3].unsent] == [SnapshotReply(1, 5, 4)]
+
+
+def test_chunk_is_sent_again_at_once_when_the_link_broke() -> None:
+    cluster = behind()
+    cluster.wake(N1)
+    cluster.settle(until=lambda: bool(cluster.on_the_way(SnapshotChunk)))
+    cluster.take(SnapshotChunk)
+    cluster.settle()
+
+    cluster.step(N1, Unreachable(N3))
+    cluster.heartbeat(N1)
+
     assert cluster[N3].log.applied == 5
 
 
@@ -112,7 +139,7 @@ def test_lost_reply_to_a_chunk_is_made_up_for(count: int) -> None:
         if number < count - 1:
             cluster.deliver(reply)
 
-    cluster.heartbeat(N1, count=5)
+    cluster.heartbeat(N1, count=PATIENCE + 3)
 
     assert cluster[N3].log.applied == 5
 
@@ -123,7 +150,7 @@ def test_lost_reply_to_the_last_chunk_is_made_up_for() -> None:
     cluster.settle(until=lambda: cluster[N3].log.applied == 5)
     lost = cluster.take(AppendReply, sender=N3)
 
-    cluster.heartbeat(N1, count=4)
+    cluster.heartbeat(N1, count=PATIENCE + 3)
 
     assert len(lost) == 1
     assert cluster.progress(N1, N3).state is ProgressState.REPLICATE
@@ -251,7 +278,7 @@ def test_later_snapshot_supersedes_one_that_is_under_way() -> None:
     cluster.compact(N1, 7, b"a later state")
     cluster.heal()
 
-    cluster.heartbeat(N1, count=8)
+    cluster.heartbeat(N1, count=PATIENCE + 6)
 
     assert cluster.servers[N3].storage.snapshot() == Snapshot(7, 1, VOTERS, 13)
     assert cluster[N3].log.applied == 7
