@@ -15,7 +15,7 @@ from raftlog.sim.subject import Subject
 from raftlog.sim.world import SECOND, World
 
 RECEIVED_WHILE_PAUSED_MAX: Final = 1_000  # messages; more are lost, as from a full socket buffer
-APPLY_DELAY_US_MAX: Final = 400
+APPLY_DELAYS_US_MAX: Final = (400, 400, 5_000, 30_000)  # some nodes apply slowly
 
 
 class Process:
@@ -41,6 +41,7 @@ class Process:
         self._durable = Token(0)  # the last write of this incarnation that it knows to be durable
         self._to_apply: list[Any] = []
         self._is_applying = False
+        self._apply_delay_us_max = random.choice(APPLY_DELAYS_US_MAX)
         self._wake_at_us: int | None = None  # the earliest planned wake-up
         self.on_crash: Callable[[Process], None] | None = None  # set by the cluster
         self.on_failed_sync: Callable[[Process], None] | None = None  # set by the cluster
@@ -211,7 +212,7 @@ class Process:
 
     def _plan_apply(self) -> None:
         self._is_applying = True
-        delay_us = int(APPLY_DELAY_US_MAX * self._random.random())
+        delay_us = int(self._apply_delay_us_max * self._random.random())
         self._world.after(delay_us, self._apply_some, self.incarnation)
 
     def _apply_some(self, incarnation: int) -> None:

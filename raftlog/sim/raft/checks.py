@@ -9,7 +9,7 @@ Figure 3 of the paper, and what clients are promised:
 3. Leader completeness: a new leader holds everything that was committed before.
 4. State machine safety: what is applied at an index is the same everywhere, and was committed; so are snapshots.
 5. Durability: what was committed first was then on the disks of a quorum of the configuration in force,
-   and of the term of the leader that committed it (figure 8).
+   and of the term of the leader that committed it (figure 8). What a leader believes a member to have is on its disk.
 6. Terms, votes and commit indexes of a node never go back, restarts included where the disk vouches for them; one vote
    per term; no reply leaves before the disk has what it vouches for; no configuration change is on
    a disk that does not know the one before to be committed.
@@ -24,6 +24,7 @@ from typing import Any
 from raftlog.engine import Apply, NodeId, Persist
 from raftlog.raft import RaftNode, Role
 from raftlog.raft.configuration import Configuration, ConfigurationChange, InvalidChange, apply_change
+from raftlog.raft.leader import Leader
 from raftlog.raft.messages import (
     AppendReply,
     Entry,
@@ -96,6 +97,9 @@ class Checks:
                 self._apply(node, effect.entries)
 
     def _written(self, node: RaftNode, write: Write) -> None:
+        part = write.snapshot
+        if part is not None and part.is_last:
+            self._check_install(node, part.snapshot)
         if not write.entries:
             return
         entries = self._entries
@@ -115,6 +119,14 @@ class Checks:
                 )
             before = entry.term
 
+    def _check_install(self, node: RaftNode, snapshot: Snapshot) -> None:
+        """What follows a snapshot in a log that matches it may have been vouched for (figure 13, step 6)."""
+        disk = self._disks[node.id]
+        if disk.holds(snapshot.index, snapshot.term):
+            raise Violation(
+                "a snapshot cuts a log that matches it", f"{node.id} installs {snapshot}; disk: {disk!r}"
+            )
+
     def _check_commit(self, node: RaftNode, write: Write) -> None:
         """Whoever holds a configuration change holds that the one before is committed (raftlog/raft/storage.py)."""
         last = max(
@@ -133,12 +145,23 @@ class Checks:
             case Role.LEADER:
                 self._elected(node, seen)
             case Role.PRE_CANDIDATE:
+                self._check_campaign(node)
                 # An answer may be to an earlier question of the same term, even from before a restart.
                 self._asked.setdefault((node.id, node.term), self.committed)
-            case Role.CANDIDATE if before is not None and before.name is Role.PRE_CANDIDATE:
-                self._pre_elected(node)
+            case Role.CANDIDATE:
+                self._check_campaign(node)
+                if before is not None and before.name is Role.PRE_CANDIDATE:
+                    self._pre_elected(node)
             case _:
                 pass
+
+    def _check_campaign(self, node: RaftNode) -> None:
+        """Under a configuration that it knows to be over, majorities may not meet those of now (etcd's rule)."""
+        changes = [change.index for change in node.log.changes if change.index <= node.log.committed]
+        if changes:
+            raise Violation(
+                "a campaign before a change", f"{node.id} has not applied {changes}, which it knows committed"
+            )
 
     def _pre_elected(self, node: RaftNode) -> None:
         """A quorum of logs was no further than this one, so it has what was committed before it asked (9.6)."""
@@ -230,6 +253,8 @@ class Checks:
                 )
 
     def _apply(self, node: RaftNode, entries: Sequence[Entry]) -> None:
+        if not self._disks[node.id].holds(entries[-1].index, entries[-1].term):
+            raise Violation("applied before it is durable", f"{node.id} applies {entries[-1]}")
         for entry in entries:
             if entry.index >= len(self._terms) or self._terms[entry.index] != entry.term:
                 raise Violation("state machine safety", f"{node.id} applies {entry}, which is not committed")
@@ -237,6 +262,18 @@ class Checks:
                 raise Violation(
                     "state machine safety", f"{node.id} applies {entry}, which is another elsewhere"
                 )
+
+    def acknowledged(self, node: RaftNode, member: NodeId) -> None:
+        """After an acknowledgement: what a leader believes a member to have is on its disk, unless a later term cut it."""
+        progress = node.role.progress.get(member) if isinstance(node.role, Leader) else None
+        if progress is None or not progress.match:
+            return
+        disk, term = self._disks[member], node.log.term(progress.match)
+        if disk.hard_state().term <= node.term and term is not None and not disk.holds(progress.match, term):
+            raise Violation(
+                "match",
+                f"{node.id} believes that {member} has entry {progress.match} of term {term}: {disk!r}",
+            )
 
     # ── other moments ───────────────────────────────────────────────────────────────────────────────
 
