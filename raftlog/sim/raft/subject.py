@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Final
 
-from raftlog.engine import NodeId, Persisted, Reply
+from raftlog.engine import NodeId, Persisted, Receive, Reply
 from raftlog.raft import RaftNode, Role
 from raftlog.raft.configuration import Configuration
 from raftlog.raft.events import Campaign, ForgetLeader, TransferLeadership, Unreachable
-from raftlog.raft.messages import Entry, EntryKind, Snapshot
+from raftlog.raft.messages import AppendReply, Entry, EntryKind, Snapshot
 from raftlog.sim.cluster import Cluster
 from raftlog.sim.machine import Machine, decode
 from raftlog.sim.models import Request
@@ -104,6 +104,8 @@ class RaftSubject:
         if type(event) is Persisted and node.log.applied > volatile.machine.applied:
             self._installed(process, node)
         self.checks.stepped(node, volatile.seen, effects)
+        if type(event) is Receive and type(event.message) is AppendReply:
+            self.checks.acknowledged(node, event.sender)
         if node.configuration is not volatile.configuration:
             volatile.configuration = node.configuration
             # A snapshot from before a change would not bring a new member into the cluster.
