@@ -27,7 +27,7 @@ class Search(NamedTuple):
 
     nodes: Sequence[int]
     steps: int
-    rated: int  # seeds that all run, to know how many of them find it
+    rated: int  # seeds that all run, to know how many of them find it; so many are tried with invariants, too
     seeds: int  # as many at most until one finds it
 
     def cases(self, start: int, end: int) -> list[Case]:
@@ -85,10 +85,10 @@ def _search(search: Search, mutant: Mutant, package: Path) -> Found:
         kinds = Counter(ended.kind for ended in rated if ended.kind is not None)
         first = next((ended for ended in rated if ended.kind is not None), None)
         if first is None:
-            first = _first(folder, search, search.rated)
+            first = _first(folder, search, search.rated, search.seeds)
     if first is None:
         with _copied(package, mutant, checks_invariants=True) as folder:
-            first = _first(folder, search, 0)
+            first = _first(folder, search, 0, search.rated)
         with_invariants = first is not None
     return Found(
         mutant.name, mutant.breaks, first, with_invariants, [kind for kind, _ in kinds.most_common()],
@@ -103,9 +103,9 @@ def _copied(package: Path, mutant: Mutant, *, checks_invariants: bool) -> Iterat
         yield Path(name)
 
 
-def _first(folder: Path, search: Search, start: int) -> Ended | None:
-    for batch in range(start, search.seeds, BATCH):
-        with closing(run_cases(folder, search.cases(batch, min(batch + BATCH, search.seeds)))) as runs:
+def _first(folder: Path, search: Search, start: int, end: int) -> Ended | None:
+    for batch in range(start, end, BATCH):
+        with closing(run_cases(folder, search.cases(batch, min(batch + BATCH, end)))) as runs:
             for ended in runs:
                 if ended.kind is not None:
                     return ended
