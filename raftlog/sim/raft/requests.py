@@ -10,6 +10,7 @@ from raftlog.sim.machine import Machine, encode
 from raftlog.sim.models import CompareAndSet, Request
 from raftlog.sim.models import Read as ReadRequest
 from raftlog.sim.raft.checks import Checks
+from raftlog.sim.raft.log_witness import LogWitness
 from raftlog.sim.subject import Answer, Done, NotDone, Unclear, Violation
 
 
@@ -26,9 +27,16 @@ class Requests:
     The node's numbers are as unkind as it allows: the lowest that is not open, from 1 again after a restart.
     """
 
-    def __init__(self, checks: Checks, machine: Machine, answer: Callable[[int, Answer], None]) -> None:
+    def __init__(
+        self,
+        checks: Checks,
+        witness: LogWitness,
+        machine: Machine,
+        answer: Callable[[int, Answer], None],
+    ) -> None:
         self.machine = machine
         self._checks = checks
+        self._witness = witness
         self._answer = answer
         self._open: dict[int, _Asked] = {}  # by the node's number
         self._applied_at: dict[int, int] = {}  # index: the client's request that is answered by what it gives
@@ -43,6 +51,8 @@ class Requests:
         data = b"" if is_read else encode(operation, request)
         self._open[number] = _Asked(request, operation, data, self._checks.committed)
         self._checks.asked(request, data)
+        if not is_read:
+            self._witness.asked(request, data)
         return Read(number) if is_read else Propose(number, (data,))
 
     def ask_other(self) -> int:
@@ -63,6 +73,7 @@ class Requests:
         match outcome:
             case Committed(first=index, term=term):
                 self._checks.told_committed(node, index, term, asked.data)
+                self._witness.told_committed(asked.request, index)
                 if not isinstance(asked.operation, CompareAndSet):
                     self._answer(asked.request, Done(None))
                 elif index > self.machine.applied:
@@ -71,12 +82,14 @@ class Requests:
                     self._answer(asked.request, Unclear())  # its outcome is hidden in a snapshot
             case Dropped():
                 self._checks.told_dropped(node, asked.data)
+                self._witness.told_dropped(asked.request)
                 self._answer(asked.request, NotDone())
             case Unknown():
                 self._answer(asked.request, Unclear())
             case Refused(leader=leader):
                 if asked.data:
                     self._checks.told_dropped(node, asked.data)
+                    self._witness.told_dropped(asked.request)
                 self._answer(asked.request, NotDone(leader))
             case ReadReady(index=index):
                 if index < asked.committed:

@@ -18,6 +18,7 @@ from raftlog.sim.models import Request
 from raftlog.sim.process import Process
 from raftlog.sim.raft.checks import Checks, Seen
 from raftlog.sim.raft.disk import RaftDisk
+from raftlog.sim.raft.log_witness import LogWitness
 from raftlog.sim.raft.membership import Membership, has_quorums
 from raftlog.sim.raft.requests import Requests
 from raftlog.sim.raft.settings import draw_config
@@ -59,6 +60,7 @@ class RaftSubject:
         self._config = draw_config(random, self._first[0])
         self.disks: dict[NodeId, RaftDisk] = {}
         self.checks = Checks(self._bootstrap, self.disks)
+        self.witness = LogWitness()
         self.membership = Membership(self)
 
     def first_nodes(self) -> Sequence[NodeId]:
@@ -73,7 +75,8 @@ class RaftSubject:
     def start(self, process: Process, now: float, random: Random) -> RaftNode:
         disk = self.disks[process.node]
         machine = Machine.from_bytes(disk.snapshot_bytes) if disk.applied else Machine()
-        requests = Requests(self.checks, machine, self.cluster.answer)
+        requests = Requests(self.checks, self.witness, machine, self.cluster.answer)
+        self.witness.begins(process.node, machine.applied)
         seen = Seen(term=disk.hard_state().term, committed=disk.commit)
         process.machine = Volatile(requests, seen, disk.configuration())
         return RaftNode(process.node, self._config, disk, random, now)
@@ -94,6 +97,7 @@ class RaftSubject:
             if entry.index <= machine.applied:
                 continue  # a snapshot has it already
             request = decode(entry.data)[1] if entry.kind is EntryKind.COMMAND else None
+            self.witness.applied(process.node, entry)
             requests.applied(entry.index, machine.apply(entry.index, request))
         requests.serve_reads()
         return machine.applied
@@ -118,6 +122,7 @@ class RaftSubject:
             return  # a later one is on the disk already, and its report on the way
         self.checks.snapshot_installed(process.node, snapshot, disk.snapshot_bytes)
         requests = process.machine.requests
+        self.witness.begins(process.node, snapshot.index)
         requests.machine = Machine.from_bytes(disk.snapshot_bytes)
         requests.skipped()
 
@@ -180,6 +185,7 @@ class RaftSubject:
         assert term is not None
         snapshot = Snapshot(index, term, node.configuration, len(data))
         self.checks.snapshot_made(process.node, snapshot, data)
+        self.witness.snapshot_made(process.node, index)
         disk.compact(snapshot, data, keep=self._random.choice((0, 1, 5, 1_000)))
 
     # ── the end ─────────────────────────────────────────────────────────────────────────────────────
@@ -217,7 +223,9 @@ class RaftSubject:
         return self.checks.is_committed(request)
 
     def finish(self) -> None:
-        pass
+        core = self.cluster.serving
+        assert core is not None, "the end of a run that did not converge"
+        self.witness.finish(next(node for node in core if node in self.checks.configuration.members))
 
 
 RAFT = ProtocolUnderTest(Claims(acts=ACTS), RaftSubject)
