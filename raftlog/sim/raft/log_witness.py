@@ -18,17 +18,6 @@ from raftlog.sim.subject import Violation
 FINDINGS_SHOWN_MAX: Final = 3  # one fault breaks many promises at once
 
 
-class _Called(NamedTuple):
-    value: str
-    at: int  # event number
-
-
-class _Ended(NamedTuple):
-    at: int  # event number
-    outcome: Outcome
-    index: int | None  # if it was acknowledged
-
-
 class _Reader(NamedTuple):
     """One incarnation of a node, until a snapshot takes the place of what it applied."""
 
@@ -43,8 +32,7 @@ class LogWitness:
 
     def __init__(self) -> None:
         self._events = 0
-        self._called: dict[int, _Called] = {}  # by the client's request
-        self._ended: dict[int, _Ended] = {}  # by the client's request; those that are open are absent
+        self._appends: dict[int, Appended] = {}  # by the client's request
         self._readers: list[_Reader] = []
         self._present: dict[NodeId, _Reader] = {}  # the latest of each node
         self._snapshots: dict[int, list[Consumed]] = {}  # by index: what a snapshot there contains
@@ -57,13 +45,19 @@ class LogWitness:
     # ── appenders ───────────────────────────────────────────────────────────────────────────────────
 
     def asked(self, request: int, data: bytes) -> None:
-        self._called[request] = _Called(data.decode(), self._next())
+        self._appends[request] = Appended(
+            f"request {request}", data.decode(), self._next(), ended=None, outcome=Outcome.UNKNOWN
+        )
 
     def told_committed(self, request: int, index: int) -> None:
-        self._ended[request] = _Ended(self._next(), Outcome.ACKNOWLEDGED, index)
+        self._ended(request, Outcome.ACKNOWLEDGED, index)
 
     def told_dropped(self, request: int) -> None:
-        self._ended[request] = _Ended(self._next(), Outcome.FAILED, None)
+        self._ended(request, Outcome.FAILED, None)
+
+    def _ended(self, request: int, outcome: Outcome, index: int | None) -> None:
+        append = self._appends[request]
+        self._appends[request] = append._replace(ended=self._next(), outcome=outcome, offset=index)
 
     # ── readers ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -91,20 +85,14 @@ class LogWitness:
 
     def findings(self, node: NodeId) -> list[Finding]:
         """`node` has all that the cluster agreed on."""
-        appends = [
+        unasked = [
             Appended("a leader", value, called=0, ended=None, outcome=Outcome.UNKNOWN)
             for value in self._unasked
         ]
-        for request, called in self._called.items():
-            ended = self._ended.get(request)
-            appends.append(
-                Appended(f"request {request}", *called, None, Outcome.UNKNOWN)
-                if ended is None
-                else Appended(f"request {request}", *called, *ended)
-            )
         readings = [Reading(reader.node, reader.began_after + 1, reader.records) for reader in self._readers]
         present = self._present[node]
-        return check_log(appends, readings, final=Reading(node, 1, present.inherited + present.records))
+        final = Reading(node, 1, present.inherited + present.records)
+        return check_log([*unasked, *self._appends.values()], readings, final=final)
 
     def finish(self, node: NodeId) -> None:
         """Raise a Violation of the first kind that is found."""
