@@ -237,9 +237,8 @@ class _Draft:
         self.voters = set(configuration.voters)
         self.outgoing = outgoing
         self.learners = set(configuration.learners)
-        self.learners_next: set[NodeId] = (
-            set()
-        )  # a joint configuration is not changed, so there are none before
+        # A joint configuration is not changed, so there are none before.
+        self.learners_next: set[NodeId] = set()
         self.newcomers: set[NodeId] = set()  # perhaps removed again later
 
     def apply(self, changes: Sequence[Change]) -> None:

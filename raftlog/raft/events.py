@@ -32,7 +32,7 @@ class ChangeConfiguration:
 
 @dataclass(frozen=True, slots=True)
 class Promote:
-    """Make a learner a voter; refused until it has nearly caught up (Config.promotion_lag_max)."""
+    """Make a learner a voter; refused until it has nearly caught up (RaftConfig.promotion_lag_max)."""
 
     request: int
     learner: NodeId

@@ -49,7 +49,7 @@ def check(node: RaftNode) -> None:
         assert log.tail[-1].term == log.last_term, "tail's last term"
     assert log.last_term <= node.term, "an entry of a term that this node does not know of"
     assert all(log.applied < change.index <= log.last_index for change in log.changes), "changes"
-    # A vote or a term is never ahead of what was handed to the disk when something was sent that waits for it.
+    # The disk follows.
     assert node.writes.durable_state.term <= node.term, "durable term"
     match role.name:
         case Role.LEADER:

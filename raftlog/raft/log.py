@@ -16,9 +16,7 @@ from raftlog.raft.messages import Entry, EntryKind, Snapshot
 from raftlog.raft.storage import Storage
 
 ENTRY_OVERHEAD_BYTES = 16  # what an entry counts for beside its data, so that empty ones are not free
-KEPT_ENTRIES_MAX = (
-    4096  # durable entries that wait to be applied; if there are more, the storage is asked for them
-)
+KEPT_ENTRIES_MAX = 4096  # durable entries that wait to be applied; if there are more, the storage is asked
 SCAN_BYTES = 1 << 20  # read at once when the log is loaded
 
 _data = itemgetter(3)
@@ -151,7 +149,7 @@ class RaftLog:
         else:
             self.tail.clear()
             self.tail_first = end
-        term = self.term(end - 1) if end - 1 < self.tail_first else self.tail[-1].term
+        term = self.term(end - 1)
         assert term is not None
         self.last_index, self.last_term = end - 1, term
         self.handed_end = min(self.handed_end, end)

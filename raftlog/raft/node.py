@@ -100,10 +100,9 @@ class RaftNode:
     role: Follower | PreCandidate | Candidate | Leader
     now: float
     election_start: float  # when the leader was heard of, or the campaign or the leader's quorum check began
-    election_timeout_s: float  # drawn anew whenever term or role changes
-    promised_until: (
-        float  # with leases: until then it votes for nobody else than the leader it heard of, in any term
-    )
+    election_timeout_s: float  # drawn anew whenever it becomes a follower, a candidate or a leader
+    # With leases: it heard of a leader, so until then it votes for nobody, in any term, but when that hands over.
+    promised_until: float
     incoming: tuple[NodeId, Snapshot, int] | None  # a snapshot being received: from whom, which, bytes so far
 
     def __init__(
@@ -319,7 +318,7 @@ class RaftNode:
         else:
             self.send(requester, ReadReply(self.term, request, index))
 
-    # ── what was written and applied ─────────────────────────────────────────────────────────────────────────────────────
+    # ── what was written and applied ────────────────────────────────────────────────────────────────
 
     def _persisted(self, event: Persisted) -> None:
         for written in self.writes.persisted(event.token):

@@ -82,14 +82,11 @@ class Progress:
     match: int = 0  # the member's log is known to be the leader's up to here; ascends
     next: int = 1  # of the next entry to send; what lies between match and it is in flight
     state: ProgressState = ProgressState.PROBE
-    sent_commit: int = (
-        0  # the highest commit index that is on its way there; falls when what carried it may be lost
-    )
+    sent_commit: int = 0  # the highest commit index on its way there; falls when what carried it may be lost
     pending_snapshot: int = 0  # in SNAPSHOT: the index of the one being sent (next - 1, then); else 0
     recent_active: bool = False  # was heard from since the leader last checked its quorum
-    is_flow_paused: bool = (
-        False  # PROBE: one append is out; REPLICATE: the window is full. A heartbeat's reply ends it
-    )
+    # In PROBE: one append is out; in REPLICATE: the window is full. A heartbeat's reply ends it.
+    is_flow_paused: bool = False
     is_learner: bool = False
 
     @property

@@ -1,9 +1,9 @@
 """What became of the requests to append: never a false answer.
 
 A proposal is known to be committed when its index is committed and the entry there has its term; to be dropped when the
-index is committed with another, or when anything of a later term is committed before it (terms ascend in a log). That its entry was cut from *this* log says nothing: another node may hold it still, win
-an election and commit it (as in figure 8 of the paper). So proposals outlive the leadership that appended them for a
-while, and then end as unknown.
+index is committed with another, or when anything of a later term is committed before it (terms ascend in a log). That
+its entry was cut from *this* log says nothing: another node may hold it still, win an election and commit it (as in
+figure 8 of the paper). So proposals outlive the leadership that appended them for a while, and then end as unknown.
 """
 
 from __future__ import annotations

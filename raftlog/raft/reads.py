@@ -39,9 +39,7 @@ class Reads:
         self.round = 0
         self._waiting: deque[tuple[int, WaitingRead]] = deque()  # with the first round that can confirm it
         self._acknowledged: dict[NodeId, int] = {}  # the highest round that each has replied to
-        self._sent_at: deque[tuple[int, float]] = deque(
-            maxlen=ROUNDS_MAX
-        )  # of those that no quorum has replied to
+        self._sent_at: deque[tuple[int, float]] = deque(maxlen=ROUNDS_MAX)  # that no quorum has replied to
 
     def __len__(self) -> int:
         return len(self.early) + len(self._waiting)
@@ -93,9 +91,8 @@ class AskedReads:
 
     def __init__(self, rng: Random) -> None:
         self._last = rng.getrandbits(62)
-        self._open: dict[
-            int, tuple[int, float]
-        ] = {}  # by number: the caller's request, when it expires; in that order
+        # By number: the caller's request, and when it expires; in that order.
+        self._open: dict[int, tuple[int, float]] = {}
 
     def __len__(self) -> int:
         return len(self._open)
