@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from raftlog.sim.models import Append, CompareAndSet, KeyValue, Read, Request, Write
 
@@ -22,6 +23,24 @@ def decode(data: bytes) -> tuple[int, Request]:
     """(mark, request)."""
     mark, kind, *fields = json.loads(data)
     return mark, _KINDS[kind](*fields)
+
+
+class StateMachine(Protocol):
+    """What entries are applied to. The same entries must make the same machine, on whatever node."""
+
+    applied: int  # the index of the last entry that it contains
+
+    def apply(self, index: int, request: Request | None) -> Any:
+        """Move `applied` to this index; the answer to the request of this entry. None asks nothing of the machine."""
+
+    def read(self, key: str) -> str:
+        """The empty text if the key was never written."""
+
+    def to_bytes(self) -> bytes:
+        """A snapshot, `applied` included; the same bytes for the same state."""
+
+
+MachineMaker = Callable[[bytes], StateMachine]  # from a snapshot; from no bytes, one that has applied nothing
 
 
 class Machine:
@@ -55,5 +74,5 @@ class Machine:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Machine:
-        applied, values = json.loads(data)
+        applied, values = json.loads(data) if data else (0, ())
         return cls(applied, dict(values))

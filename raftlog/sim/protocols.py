@@ -1,4 +1,4 @@
-"""The protocols that the simulator knows by name."""
+"""The protocols that the simulator knows by name, and those that its users bring."""
 
 from __future__ import annotations
 
@@ -17,9 +17,21 @@ PROTOCOLS: Final = {
 }
 
 
+class NoSuchProtocol(Exception):
+    """The name means no protocol, or one that needs a package that is not installed."""
+
+
 def protocol(name: str) -> ProtocolUnderTest:
-    """KeyError if there is none of this name."""
-    module, constant = PROTOCOLS[name]
-    found = getattr(import_module(module), constant)
-    assert isinstance(found, ProtocolUnderTest)
+    """One of PROTOCOLS, or the constant NAME of a module of one's own: `MODULE:NAME`. NoSuchProtocol if there is none."""
+    module, _, constant = name.partition(":")
+    if name in PROTOCOLS:
+        module, constant = PROTOCOLS[name]
+    elif not (module and constant):
+        raise NoSuchProtocol(f"{name}: neither one of {', '.join(PROTOCOLS)} nor MODULE:NAME of your own")
+    try:
+        found = getattr(import_module(module), constant, None)
+    except ModuleNotFoundError as error:
+        raise NoSuchProtocol(f"{name}: {error}") from error
+    if not isinstance(found, ProtocolUnderTest):
+        raise NoSuchProtocol(f"{name}: expected a ProtocolUnderTest, found {found!r}")
     return found

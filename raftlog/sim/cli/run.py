@@ -14,12 +14,13 @@ from typing import Annotated, Final, NamedTuple
 import typer
 
 from raftlog.sim.chart import Chart
-from raftlog.sim.protocols import PROTOCOLS, protocol
+from raftlog.sim.protocols import PROTOCOLS, NoSuchProtocol, protocol
 from raftlog.sim.shrink import describe, shrink
 from raftlog.sim.simulation import Result, draw_scenario, node_names
 from raftlog.sim.simulation import run as run_scenario
 
 EXIT_FAILED: Final = 1
+EXIT_UNUSABLE: Final = 2
 EXIT_INTERRUPTED: Final = 130
 SEEDS_PER_JOB: Final = 4  # handed to a process at once: some tenths of a second of work
 
@@ -36,29 +37,49 @@ def register(app: typer.Typer) -> None:
 
 def run(
     protocol_name: Annotated[
-        str, typer.Option("--protocol", help=f"One of {', '.join(PROTOCOLS)}.")
+        str,
+        typer.Option(
+            "--protocol",
+            metavar="NAME",
+            help=f"One of {', '.join(PROTOCOLS)}; or MODULE:NAME for one of your own.",
+        ),
     ] = "raft",
     *,
-    nodes: Annotated[int, typer.Option(min=1, max=9, help="How many to begin with.")] = 5,
-    seeds: Annotated[str, typer.Option(help="FIRST:END without END, or one seed.")] = "0:100",
-    steps: Annotated[int, typer.Option(min=1, help="Events under faults, before a part is healed.")] = 2_000,
+    nodes: Annotated[int, typer.Option(metavar="COUNT", min=1, max=9, help="How many to begin with.")] = 5,
+    seeds: Annotated[
+        str,
+        typer.Option(metavar="FIRST:END", help="One run for each of these, END left out; or a single seed."),
+    ] = "0:100",
+    steps: Annotated[
+        int, typer.Option(metavar="COUNT", min=1, help="Events under faults, before a part is healed.")
+    ] = 2_000,
     trace: Annotated[
         bool, typer.Option("--trace", help="Show each run as a chart; one that fails is made shorter first.")
     ] = False,
     as_drawn: Annotated[bool, typer.Option("--as-drawn", help="With --trace: make nothing shorter.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One object for all, for machines.")] = False,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes to share the seeds.")] = 1,
+    jobs: Annotated[
+        int, typer.Option(metavar="COUNT", min=1, help="Processes to share the seeds; not with --trace.")
+    ] = 1,
 ) -> None:
-    """Run seeds, and say which of them meet something that must never happen.
+    """Run a protocol, and say which seeds break it.
 
-    Exit codes: 0 none does, 1 some do, 130 ended by Ctrl-C (what was done until then is said).
+    Exit codes: 0 none does, 1 some do, 2 the command line cannot be used, 130 ended by Ctrl-C (what was done until
+    then is said).
     """
-    if protocol_name not in PROTOCOLS:
-        raise typer.BadParameter(
-            f"{protocol_name}: not one of {', '.join(PROTOCOLS)}", param_hint="--protocol"
-        )
+    try:
+        protocol(protocol_name)
+    except NoSuchProtocol as error:
+        typer.echo(f"run: {error}", err=True)
+        raise typer.Exit(EXIT_UNUSABLE) from error
     settings = Settings(protocol_name, nodes, steps)
     chosen = _seeds(seeds)
+    if trace and as_json:
+        raise typer.BadParameter("a chart is text; leave out --trace or --json", param_hint="--json")
+    if as_drawn and not trace:
+        raise typer.BadParameter(
+            "says how --trace shows a run, which is not asked for", param_hint="--as-drawn"
+        )
     if trace:
         failed = [seed for seed in chosen if _show(settings, seed, as_drawn=as_drawn)]
         raise typer.Exit(EXIT_FAILED if failed else 0)
@@ -85,7 +106,10 @@ def _seeds(text: str) -> range:
     first, colon, end = text.partition(":")
     if not (first.isascii() and first.isdecimal() and (not colon or (end.isascii() and end.isdecimal()))):
         raise typer.BadParameter(f"{text}: neither a seed nor FIRST:END", param_hint="--seeds")
-    return range(int(first), int(end) if colon else int(first) + 1)
+    chosen = range(int(first), int(end) if colon else int(first) + 1)
+    if not chosen:
+        raise typer.BadParameter(f"{text}: no seeds, as END is not one of them", param_hint="--seeds")
+    return chosen
 
 
 def _run_one(settings: Settings, seed: int) -> Result:

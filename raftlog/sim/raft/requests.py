@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from raftlog.raft.events import Committed, Dropped, Propose, Read, ReadReady, Refused, Unknown
-from raftlog.sim.machine import Machine, encode
+from raftlog.sim.machine import StateMachine, encode
 from raftlog.sim.models import CompareAndSet, Request
 from raftlog.sim.models import Read as ReadRequest
 from raftlog.sim.raft.checks import Checks
@@ -31,7 +31,7 @@ class Requests:
         self,
         checks: Checks,
         witness: LogWitness,
-        machine: Machine,
+        machine: StateMachine,
         answer: Callable[[int, Answer], None],
     ) -> None:
         self.machine = machine

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import Any, Final
 
@@ -13,7 +14,7 @@ from raftlog.raft.configuration import Configuration
 from raftlog.raft.events import Campaign, ForgetLeader, TransferLeadership, Unreachable
 from raftlog.raft.messages import AppendReply, Entry, EntryKind, Snapshot
 from raftlog.sim.cluster import Cluster
-from raftlog.sim.machine import Machine, decode
+from raftlog.sim.machine import Machine, MachineMaker, StateMachine, decode
 from raftlog.sim.models import Request
 from raftlog.sim.process import Process
 from raftlog.sim.raft.checks import Checks, Seen
@@ -47,13 +48,21 @@ class Volatile:
     configuration: Configuration  # in force after the last step
 
     @property
-    def machine(self) -> Machine:
+    def machine(self) -> StateMachine:
         return self.requests.machine
 
 
 class RaftSubject:
-    def __init__(self, cluster: Cluster, node_count: int, random: Random) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        node_count: int,
+        random: Random,
+        *,
+        make_machine: MachineMaker = Machine.from_bytes,
+    ) -> None:
         self.cluster = cluster
+        self._make_machine = make_machine
         self._random = random
         self._first = node_names(node_count)
         self._bootstrap = Configuration(voters=tuple(sorted(self._first)))
@@ -74,7 +83,7 @@ class RaftSubject:
 
     def start(self, process: Process, now: float, random: Random) -> RaftNode:
         disk = self.disks[process.node]
-        machine = Machine.from_bytes(disk.snapshot_bytes) if disk.applied else Machine()
+        machine = self._make_machine(disk.snapshot_bytes)
         requests = Requests(self.checks, self.witness, machine, self.cluster.answer)
         self.witness.begins(process.node, machine.applied)
         seen = Seen(term=disk.hard_state().term, committed=disk.commit)
@@ -123,7 +132,7 @@ class RaftSubject:
         self.checks.snapshot_installed(process.node, snapshot, disk.snapshot_bytes)
         requests = process.machine.requests
         self.witness.begins(process.node, snapshot.index)
-        requests.machine = Machine.from_bytes(disk.snapshot_bytes)
+        requests.machine = self._make_machine(disk.snapshot_bytes)
         requests.skipped()
 
     def sending(self, process: Process, target: NodeId, message: Any) -> None:
@@ -228,4 +237,9 @@ class RaftSubject:
         self.witness.finish(next(node for node in core if node in self.checks.configuration.members))
 
 
-RAFT = ProtocolUnderTest(Claims(acts=ACTS), RaftSubject)
+def raft(make_machine: MachineMaker = Machine.from_bytes) -> ProtocolUnderTest:
+    """Our Raft, with a state machine of one's own."""
+    return ProtocolUnderTest(Claims(acts=ACTS), partial(RaftSubject, make_machine=make_machine))
+
+
+RAFT = raft()

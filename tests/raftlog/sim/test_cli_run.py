@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 
@@ -67,7 +68,7 @@ def test_trace_is_a_chart_of_the_run(capsys: pytest.CaptureFixture[str]) -> None
     assert "digest" in out.splitlines()[-1]
 
 
-@pytest.mark.parametrize("seeds", ["", "x", "1:x", "-1:3", ":"])
+@pytest.mark.parametrize("seeds", ["", "x", "1:x", "-1:3", ":", "3:3", "5:3"])
 def test_seeds_that_are_none_are_refused(capsys: pytest.CaptureFixture[str], seeds: str) -> None:
     code, _, err = printed(capsys, f"--seeds={seeds}")
 
@@ -75,11 +76,69 @@ def test_seeds_that_are_none_are_refused(capsys: pytest.CaptureFixture[str], see
     assert "--seeds" in err
 
 
-def test_unknown_protocol_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    code, _, err = printed(capsys, "--protocol", "paxos")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--nodes", "0"),
+        ("--nodes", "10"),
+        ("--steps", "0"),
+        ("--jobs", "0"),
+        ("--trace", "--json"),
+        ("--as-drawn",),
+    ],
+)
+def test_arguments_that_make_no_sense_are_refused_by_name(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
+) -> None:
+    code, out, err = printed(capsys, *arguments)
 
     assert code == 2
-    assert "paxos" in err
+    assert out == ""
+    assert any(argument in err.splitlines()[-1] for argument in arguments)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("paxos", "neither one of raft, "),
+        ("no_such_module:PAXOS", "No module named 'no_such_module'"),
+        ("json:", "nor MODULE:NAME of your own"),
+        ("json:PAXOS", "expected a ProtocolUnderTest, found None"),
+    ],
+)
+def test_protocol_that_is_none_is_refused_in_one_line(
+    capsys: pytest.CaptureFixture[str], name: str, why: str
+) -> None:
+    code, out, err = printed(capsys, "--protocol", name)
+
+    assert (code, out) == (2, "")
+    assert err.startswith(f"run: {name}: ")
+    assert why in err
+    assert err.count("\n") == 1
+
+
+def test_protocol_whose_package_is_missing_says_how_to_install_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in [module for module in sys.modules if module.startswith("raftlog.sim.pysyncobj")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "pysyncobj", None)
+
+    code, _, err = printed(capsys, "--protocol", "pysyncobj")
+
+    assert code == 2
+    assert err == "run: pysyncobj: PySyncObj is not installed: pip install 'raftlog[pysyncobj]'\n"
+
+
+def test_protocol_of_ones_own_is_run_by_the_name_of_its_module(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    name = "tests.raftlog.sim.primary_backup:PRIMARY_BACKUP"
+
+    code, out, _ = printed(capsys, "--protocol", name, "--nodes", "3", "--seeds", "0:2", "--steps", "200")
+
+    assert code == 0
+    assert out.startswith(f"{name}, 3 nodes: 2 seeds, 0 failed, ")
 
 
 def test_interrupted_run_says_what_was_done(
