@@ -225,14 +225,15 @@ class Leader:
         self.replication.rejected(sender, progress, message)
 
     def _heartbeat_answered(self, sender: NodeId, progress: Progress, message: HeartbeatReply) -> None:
-        self.replication.heartbeat_answered(sender, progress)
+        self.replication.heartbeat_answered(sender, progress, message.round)
         self._confirm_reads(self._reads.acknowledge(sender, message.round))
 
     def _chunk_acknowledged(self, sender: NodeId, progress: Progress, message: SnapshotReply) -> None:
         self.replication.chunk_acknowledged(sender, progress, message)
 
-    def _begin_round(self) -> None:
-        self.replication.send_heartbeats(self._reads.begin_round(self.node.now))
+    def _begin_round(self, *, is_for_reads: bool) -> None:
+        round_number = self._reads.begin_round(self.node.now)
+        self.replication.send_heartbeats(round_number, is_for_reads=is_for_reads)
         if self.node.configuration.all_voters == (self.node.id,):
             self._confirm_reads({})  # nobody will answer: the others were removed since the reads came
 
@@ -254,7 +255,7 @@ class Leader:
         if self._queued:
             self._append_queued()
         if self._reads.need_round:
-            self._begin_round()
+            self._begin_round(is_for_reads=True)
         if self.replication.is_news:
             self.replication.tell_all()
 
@@ -350,7 +351,7 @@ class Leader:
                 self._end_transfer()  # it had its time
         if node.now >= self._heartbeat_at:
             self._heartbeat_at = node.now + config.heartbeat_interval_s
-            self._begin_round()
+            self._begin_round(is_for_reads=False)
 
     def _has_quorum(self) -> bool:
         """Whether a quorum was heard from since this was asked last."""

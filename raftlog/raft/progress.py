@@ -87,6 +87,7 @@ class Progress:
     recent_active: bool = False  # was heard from since the leader last checked its quorum
     # In PROBE: one append is out; in REPLICATE: the window is full. A heartbeat's reply ends it.
     is_flow_paused: bool = False
+    retry_round: int = 0  # of the heartbeat whose reply lets what may be lost be sent again; 0: none is out
     is_learner: bool = False
 
     @property

@@ -71,13 +71,15 @@ class Replication:
                 self.send_append(member, progress)
                 self.send_entries(member, progress)
 
-    def send_heartbeats(self, round_number: int) -> None:
+    def send_heartbeats(self, round_number: int, *, is_for_reads: bool) -> None:
         node = self._node
         for member, progress in self.progress.items():
             if member != node.id:
                 commit = min(progress.match, node.log.committed)  # never above what it is known to have
                 node.send(member, Heartbeat(node.term, commit, round_number))
                 progress.sent_commit = commit
+                if not (is_for_reads or progress.retry_round):
+                    progress.retry_round = round_number
 
     # ── to one ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -174,8 +176,14 @@ class Replication:
                 progress.become_probe()
             self.send_append(sender, progress)
 
-    def heartbeat_answered(self, sender: NodeId, progress: Progress) -> None:
-        """What was sent may be lost: once per heartbeat another append may go out, although the flow is paused."""
+    def heartbeat_answered(self, sender: NodeId, progress: Progress, round_number: int) -> None:
+        """What was sent may be lost: once per heartbeat another append may go out, although the flow is paused.
+
+        Not once per round of reads: there may be thousands while one append is on its way.
+        """
+        if not 0 < progress.retry_round <= round_number:
+            return
+        progress.retry_round = 0
         progress.is_flow_paused = False
         if progress.match < self._node.log.last_index or progress.state is ProgressState.PROBE:
             self.send_append(sender, progress)

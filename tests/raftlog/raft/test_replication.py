@@ -10,7 +10,7 @@ from raftlog.raft.events import Unreachable
 from raftlog.raft.messages import Append, AppendRejected, AppendReply, Heartbeat, HeartbeatReply
 from raftlog.raft.progress import ProgressState
 from tests.raftlog.raft.builders import N1, N2, N3, entries, make_node, payloads, react, storage_with
-from tests.raftlog.raft.cluster import Cluster
+from tests.raftlog.raft.cluster import Cluster, Letter
 
 # ── 5.3: the consistency check ──────────────────────────────────────────────────────────────────────
 
@@ -268,6 +268,44 @@ def test_lost_append_is_sent_again_after_a_heartbeat() -> None:
     cluster.heartbeat(N1, count=2)
 
     assert cluster.commits() == {N1: 3, N2: 3, N3: 3}
+
+
+def test_append_to_a_slow_disk_is_not_sent_again_with_every_read() -> None:
+    """Each round of reads is a heartbeat that the follower answers, and the append is still being written."""
+    cluster = Cluster(3)
+    cluster.elect(N1)
+    cluster.hold_disk(N3)
+    cluster.step(N1, Unreachable(N3))
+    cluster.propose(N1)
+    cluster.settle()
+
+    for _ in range(20):
+        cluster.read(N1)
+        cluster.settle()
+
+    assert [send.message for send in cluster.servers[N3].unsent] == [AppendReply(1, 2)]
+
+
+@pytest.mark.parametrize("delay", [1, 2, 5])
+def test_lost_append_is_sent_again_although_heartbeats_are_answered_late(delay: int) -> None:
+    """The way to the follower and back takes longer than the interval of heartbeats."""
+    cluster = Cluster(3)
+    cluster.elect(N1)
+    cluster.isolate(N3)
+    cluster.propose(N1)
+    cluster.settle()
+    cluster.heal()
+    late: list[Letter] = []
+
+    for _ in range(3 * delay):
+        cluster.wake(N1)
+        late += cluster.take(to=N3)
+        cluster.settle()
+        for letter in late[:-delay]:
+            late.remove(letter)
+            cluster.deliver(letter)
+
+    assert cluster.log(N3) == cluster.log(N1)
 
 
 def test_broken_link_makes_the_leader_probe() -> None:
