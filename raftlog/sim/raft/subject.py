@@ -85,7 +85,7 @@ class RaftSubject:
         disk = self.disks[process.node]
         machine = self._make_machine(disk.snapshot_bytes)
         requests = Requests(self.checks, self.witness, machine, self.cluster.answer)
-        self.witness.begins(process.node, machine.applied)
+        self.witness.begins(process.node, disk.applied)
         seen = Seen(term=disk.hard_state().term, committed=disk.commit)
         process.machine = Volatile(requests, seen, disk.configuration())
         return RaftNode(process.node, self._config, disk, random, now)
