@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
+from enum import Enum
 from typing import Any, Final
 
 from raftlog.engine import NodeId, Note, Receive, Wake
@@ -85,11 +86,9 @@ class Chart:
 
 def text_of(what: Any) -> str:
     """One short line for anything that is recorded."""
-    if isinstance(what, str):
-        text = what
-    elif isinstance(what, Note):
+    if isinstance(what, Note):
         text = " ".join([what.event, *(f"{name}={_value(value)}" for name, value in what.fields.items())])
-    elif is_dataclass(what):
+    elif is_dataclass(what) and type(what).__str__ is object.__str__:
         named = [(field.name, getattr(what, field.name)) for field in fields(what)]
         text = " ".join([type(what).__name__, *(f"{name}={_value(value)}" for name, value in named)])
     else:
@@ -98,14 +97,18 @@ def text_of(what: Any) -> str:
 
 
 def _value(value: Any) -> str:
-    """Short: of many things only how many, and the numbers of the first and the last where they are numbered."""
-    if (
-        isinstance(value, list | tuple)
-        and len(value) > 1
-        and hasattr(value[0], "index")
-        and not isinstance(value, str)
-    ):
-        first, last = value[0], value[-1]
-        if isinstance(first, tuple) and isinstance(last, tuple) and isinstance(first[0], int):
-            return f"[{first[0]}..{last[0]}]"
-    return str(value)
+    """Short: of numbered things only the number of the first and the last, or all of one that is alone."""
+    match value:
+        case Enum(name=name):
+            return name
+        case list() | tuple() if value and all(_is_numbered(each) for each in value):
+            if len(value) > 1:
+                return f"[{value[0][0]}..{value[-1][0]}]"
+            return f"[{' '.join(map(_value, value[0]))}]"
+        case _:
+            return str(value)
+
+
+def _is_numbered(value: Any) -> bool:
+    """Whether it is as entries are: a named tuple with its number first."""
+    return isinstance(value, tuple) and hasattr(value, "_fields") and isinstance(value[0], int)
