@@ -59,6 +59,8 @@ class Checks:
         self._terms: list[int] = [0]  # of the committed entries, by index; 0 is before the first
         self._committed_in: list[int] = [0]  # by index: the term of the node that committed it first
         self._votes: dict[tuple[NodeId, int], NodeId] = {}  # by voter and term
+        self.term = 0  # the highest in which anybody was elected
+        self._acknowledged: dict[tuple[NodeId, int], int] = {}  # the highest index, by member and term
         # by node and term: the highest committed index when it first asked for pre-votes
         self._asked: dict[tuple[NodeId, int], int] = {}
         self._snapshots: dict[int, tuple[Snapshot, bytes]] = {}  # by index
@@ -184,6 +186,7 @@ class Checks:
             raise Violation(
                 "vouched for too early", f"{node.id} leads in term {node.term} by a vote that it may forget"
             )
+        self.term = max(self.term, node.term)
         index = self.committed
         while self._committed_in[index] >= node.term:
             index -= 1  # a late vote can elect a leader of a term that is over: it has not what came after it
@@ -268,6 +271,12 @@ class Checks:
         progress = node.role.progress.get(member) if isinstance(node.role, Leader) else None
         if progress is None or not progress.match:
             return
+        told = self._acknowledged.get((member, node.term), 0)
+        if progress.match > told:
+            raise Violation(
+                "match",
+                f"{node.id} believes that {member} has entries up to {progress.match}, which told it of {told} in term {node.term}",
+            )
         disk, term = self._disks[member], node.log.term(progress.match)
         if disk.hard_state().term <= node.term and term is not None and not disk.holds(progress.match, term):
             raise Violation(
@@ -281,6 +290,8 @@ class Checks:
         """A message leaves: is what it vouches for on the disk?"""
         kind = type(message)
         if kind is AppendReply:
+            key = (node, message.term)
+            self._acknowledged[key] = max(self._acknowledged.get(key, 0), message.match)
             state = disk.hard_state()
             # Under a later term the log may have been cut since: then the reply is of the past, and harmless.
             if state.term < message.term or (state.term == message.term and disk.last_index < message.match):

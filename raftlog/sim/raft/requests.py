@@ -19,6 +19,7 @@ class _Asked(NamedTuple):
     operation: Request
     data: bytes  # proposed; empty for a read
     committed: int  # the highest index that any node knew to be committed when this was asked
+    term: int  # the highest in which anybody had been elected then
 
 
 class Requests:
@@ -49,7 +50,7 @@ class Requests:
             number += 1
         is_read = isinstance(operation, ReadRequest)
         data = b"" if is_read else encode(operation, request)
-        self._open[number] = _Asked(request, operation, data, self._checks.committed)
+        self._open[number] = _Asked(request, operation, data, self._checks.committed, self._checks.term)
         self._checks.asked(request, data)
         if not is_read:
             self._witness.asked(request, data)
@@ -60,11 +61,11 @@ class Requests:
         number = 1
         while number in self._open:
             number += 1
-        self._open[number] = _Asked(0, ReadRequest(""), b"", 0)
+        self._open[number] = _Asked(0, ReadRequest(""), b"", 0, 0)
         return number
 
-    def ended(self, node: Any, number: int, outcome: Any) -> None:
-        """The node told an outcome."""
+    def ended(self, node: Any, term: int, number: int, outcome: Any) -> None:
+        """The node told an outcome, in this term."""
         asked = self._open.pop(number, None)
         if asked is None:
             raise Violation("a reply to no request", f"{node}: {number} {outcome}")
@@ -96,6 +97,11 @@ class Requests:
                     raise Violation(
                         "stale read",
                         f"{node}: at {index}; entry {asked.committed} was committed before it was asked",
+                    )
+                if term < asked.term:
+                    raise Violation(
+                        "stale read",
+                        f"{node}: answered in term {term}; the leader of term {asked.term} was elected before it was asked",
                     )
                 self._reads.append((index, asked))
                 self.serve_reads()

@@ -97,7 +97,9 @@ class RaftSubject:
         process.happen(process.machine.requests.ask(request, operation))
 
     def replied(self, process: Process, reply: Reply) -> None:
-        process.machine.requests.ended(process.node, reply.request, reply.outcome)
+        node = process.engine
+        assert isinstance(node, RaftNode)
+        process.machine.requests.ended(process.node, node.term, reply.request, reply.outcome)
 
     def apply(self, process: Process, entries: Sequence[Entry]) -> int:
         volatile: Volatile = process.machine
