@@ -30,7 +30,7 @@ def register(app: typer.Typer) -> None:
 
 
 def check(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Histories, one a file.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Histories, one a file.")],
     *,
     model: Annotated[
         ModelName,
@@ -44,7 +44,12 @@ def check(
     ] = False,
     steps_max: Annotated[
         int,
-        typer.Option("--steps-max", min=0, help="Steps of the search for each key before it is given up."),
+        typer.Option(
+            "--steps-max",
+            metavar="COUNT",
+            min=0,
+            help="Steps of the search for each key before it is given up.",
+        ),
     ] = STEPS_MAX,
 ) -> None:
     """Say of each file whether its history is linearizable.

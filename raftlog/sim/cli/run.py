@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Final, NamedTuple
@@ -160,9 +161,13 @@ def _summary(settings: Settings, results: list[Result], elapsed_s: float, *, as_
     ).hexdigest()
     failures = [result for result in results if result.failure is not None]
     if not as_json:
-        return (
-            f"{settings.protocol}, {settings.nodes} nodes: {len(results)} seeds, {len(failures)} failed, "
-            f"{events} events, {per_second} events/s, digest {digest}"
+        kinds = Counter(result.failure.kind for result in failures if result.failure is not None)
+        return "\n".join(
+            [
+                f"{settings.protocol}, {settings.nodes} nodes: {len(results)} seeds, {len(failures)} failed, "
+                f"{events} events, {per_second} events/s, digest {digest}",
+                *(f"    {count} {kind}" for kind, count in kinds.most_common()),
+            ]
         )
     return json.dumps(
         {

@@ -47,6 +47,7 @@ def test_failing_seed_is_told_with_how_to_replay_it(
     assert out.startswith("seed 7: vouched for too early: ")
     assert "replay: python -m raftlog.sim run --protocol raft --nodes 3 --steps 300 --seeds 7 --trace" in out
     assert "1 seeds, 1 failed" in out
+    assert out.endswith("\n    1 vouched for too early\n")
 
 
 def test_json_names_the_failures(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
