@@ -162,13 +162,11 @@ def _summary(settings: Settings, results: list[Result], elapsed_s: float, *, as_
     failures = [result for result in results if result.failure is not None]
     if not as_json:
         kinds = Counter(result.failure.kind for result in failures if result.failure is not None)
-        return "\n".join(
-            [
-                f"{settings.protocol}, {settings.nodes} nodes: {len(results)} seeds, {len(failures)} failed, "
-                f"{events} events, {per_second} events/s, digest {digest}",
-                *(f"    {count} {kind}" for kind, count in kinds.most_common()),
-            ]
+        line = (
+            f"{settings.protocol}, {settings.nodes} nodes: {len(results)} seeds, {len(failures)} failed, "
+            f"{events} events, {per_second} events/s, digest {digest}"
         )
+        return "\n".join([line, *(f"    {count} {kind}" for kind, count in kinds.most_common())])
     return json.dumps(
         {
             **settings._asdict(),
