@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from bench import mutants, opening, raft, server
-from bench.report import DOCUMENT, RESULTS, filled_in
+from bench import mutants, opening, raft, server, simulation
+from bench.report import DOCUMENTS, RESULTS, filled_in
 from logstore.benchmark.cases import Bench
 from logstore.benchmark.measure import Series, as_json
 from logstore.benchmark.subjects import available
@@ -69,10 +69,27 @@ def mutants_command(
         write("mutants", found)
 
 
+@app.command("simulation")
+def simulation_command(
+    seeds: Annotated[int, typer.Option(min=1)] = 10_000, jobs: Annotated[int, typer.Option(min=1)] = 1
+) -> None:
+    """The consensus core in the simulated world: 3 and 5 nodes, this many seeds each."""
+    write("simulation", simulation.measure(simulation.of_raft(seeds), jobs=jobs))
+
+
+@app.command("pysyncobj")
+def pysyncobj_command(
+    seeds: Annotated[int, typer.Option(min=1)] = 200, jobs: Annotated[int, typer.Option(min=1)] = 1
+) -> None:
+    """PySyncObj in the same world: what is found in each of its profiles."""
+    write("pysyncobj", simulation.measure(simulation.of_pysyncobj(seeds), jobs=jobs))
+
+
 @app.command("tables")
 def tables_command() -> None:
-    """Write the tables of docs/benchmarks.md anew from bench/results."""
-    DOCUMENT.write_text(filled_in(DOCUMENT.read_text()))
+    """Write the tables of the documents anew from bench/results."""
+    for document in DOCUMENTS:
+        document.write_text(filled_in(document.read_text()))
 
 
 def report(name: str, series: list[Series]) -> None:

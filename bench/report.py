@@ -1,17 +1,18 @@
-"""What was measured -> the tables of docs/benchmarks.md."""
+"""What was measured -> the tables of the documents."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from logstore.cli.bench import shown
 
 RESULTS: Final = Path(__file__).parent / "results"
-DOCUMENT: Final = Path(__file__).parent.parent / "docs" / "benchmarks.md"
+_DOCS: Final = Path(__file__).parent.parent / "docs"
+DOCUMENTS: Final = (_DOCS / "benchmarks.md", _DOCS / "simulator.md")
 MARKED: Final = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -32,6 +33,10 @@ def lines_of(name: str) -> Iterator[str]:
         f"Python {machine['python']}; {machine['time'][:10]}; `{machine['command']}`"
     )
     yield ""
+    yield from _TABLES.get(name, _rates)(measured)
+
+
+def _rates(measured: dict[str, Any]) -> Iterator[str]:
     yield "| case | subject | unit | survives | median | min | max | of the first |"
     yield "|---|---|---|---|---:|---:|---:|---:|"
     first: dict[str, Any] = {}
@@ -41,3 +46,31 @@ def lines_of(name: str) -> Iterator[str]:
         ratio = "" if one is first or not first["median"] else f"{one['median'] / first['median']:.2f}"
         numbers = " | ".join(shown(one[key]) for key in ("median", "min", "max"))
         yield f"| {one['case']} | {one['subject']} | {one['unit']} | {one['durability']} | {numbers} | {ratio} |"
+
+
+def _simulated(measured: dict[str, Any]) -> Iterator[str]:
+    yield "| protocol | nodes | seeds | steps | events | failed | found first, in so many seeds |"
+    yield "|---|---:|---:|---:|---:|---:|---|"
+    for one in measured["results"]:
+        kinds = ", ".join(f"{kind} {count}" for kind, count in one["kinds"].items())
+        numbers = (
+            f"{one['nodes']} | {one['seeds']:,} | {one['steps']:,} | {one['events']:,} | {one['failed']}"
+        )
+        yield f"| `{one['protocol']}` | {numbers} | {kinds} |"
+
+
+def _mutants(measured: dict[str, Any]) -> Iterator[str]:
+    mutants = measured["mutants"]
+    runs = max(one["tried"] for one in mutants)
+    yield f"Of {len(mutants)} mutants {sum('seed' in one for one in mutants)} are found."
+    yield ""
+    yield f"| what is broken | the rule | found by | runs of {runs} that find it |"
+    yield "|---|---|---|---:|"
+    for one in mutants:
+        found = one.get("violation", "nothing") + (" (invariants)" if one["with_invariants"] else "")
+        yield f"| {one['name']} | {one['breaks']} | {found} | {one['killing']} |"
+
+
+_TABLES: Final[dict[str, Callable[[dict[str, Any]], Iterator[str]]]] = {
+    "mutants": _mutants, "pysyncobj": _simulated, "simulation": _simulated,
+}  # fmt: skip
