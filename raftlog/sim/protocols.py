@@ -26,7 +26,7 @@ def protocol(name: str) -> ProtocolUnderTest:
     module, _, constant = name.partition(":")
     if name in PROTOCOLS:
         module, constant = PROTOCOLS[name]
-    elif not (module and constant):
+    elif not (module and constant) or module.startswith("."):
         raise NoSuchProtocol(f"{name}: neither one of {', '.join(PROTOCOLS)} nor MODULE:NAME of your own")
     try:
         found = getattr(import_module(module), constant, None)

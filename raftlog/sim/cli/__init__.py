@@ -1,8 +1,4 @@
-"""The command line of the simulator and its checkers, one file for each command.
-
-Exit codes: 0 done, and all was well; 1 something is wrong with what was run or checked; 2 the command line or a file
-cannot be used, or a check was not finished; 130 ended by Ctrl-C.
-"""
+"""The command line of the simulator and its checkers, one file for each command."""
 
 from __future__ import annotations
 
@@ -12,11 +8,9 @@ from typing import Final
 
 import typer
 
-from raftlog.sim.cli import check
-from raftlog.sim.cli import run as run_command
+from raftlog.sim.cli import check, run
+from raftlog.sim.cli.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_UNUSABLE
 
-EXIT_FAILED: Final = 1
-EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells do
 PROGRAM: Final = "python -m raftlog.sim"
 
 app = typer.Typer(
@@ -27,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (check, run_command):
+for module in (check, run):
     module.register(app)
 
 
@@ -36,7 +30,7 @@ def simulator() -> None:
     """Run protocols in a simulated world that tries to break them, and check what clients saw."""
 
 
-def run(arguments: Sequence[str] | None = None) -> int:
+def run_command_line(arguments: Sequence[str] | None = None) -> int:
     """Run the command line, by default this process's, and return its exit code."""
     try:
         app(arguments, prog_name=PROGRAM)
@@ -44,7 +38,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return EXIT_INTERRUPTED
     except OSError as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
-        return EXIT_FAILED
+        return EXIT_UNUSABLE  # what is printed went nowhere: no verdict on what was run
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else EXIT_FAILED if end.code else 0
     return 0

@@ -9,12 +9,11 @@ from typing import Annotated, Final, assert_never
 import typer
 
 from raftlog.sim import linearizability
+from raftlog.sim.cli.exit_codes import EXIT_FAILED, EXIT_UNUSABLE
 from raftlog.sim.history_files import HistoryFileError, read_history
 from raftlog.sim.linearizability import STEPS_MAX, Linearizable, NotLinearizable, Undecided, Verdict
 from raftlog.sim.models import MODELS
 
-EXIT_FAILED: Final = 1
-EXIT_UNUSABLE: Final = 2
 PARTIAL_SHOWN_MAX: Final = 10  # operations before the one that fits nowhere; what is earlier explains little
 
 

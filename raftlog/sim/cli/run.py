@@ -15,14 +15,12 @@ from typing import Annotated, Final, NamedTuple
 import typer
 
 from raftlog.sim.chart import Chart
+from raftlog.sim.cli.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_UNUSABLE
 from raftlog.sim.protocols import PROTOCOLS, NoSuchProtocol, protocol
 from raftlog.sim.shrink import describe, shrink
 from raftlog.sim.simulation import Result, draw_scenario, node_names
 from raftlog.sim.simulation import run as run_scenario
 
-EXIT_FAILED: Final = 1
-EXIT_UNUSABLE: Final = 2
-EXIT_INTERRUPTED: Final = 130
 SEEDS_PER_JOB: Final = 4  # handed to a process at once: some tenths of a second of work
 
 
@@ -77,6 +75,8 @@ def run(
     chosen = _seeds(seeds)
     if trace and as_json:
         raise typer.BadParameter("a chart is text; leave out --trace or --json", param_hint="--json")
+    if trace and jobs != 1:
+        raise typer.BadParameter("charts come one by one; leave out --trace or --jobs", param_hint="--jobs")
     if as_drawn and not trace:
         raise typer.BadParameter(
             "says how --trace shows a run, which is not asked for", param_hint="--as-drawn"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from raftlog.sim.cli import run
+from raftlog.sim.cli import run_command_line
 from raftlog.sim.cli.check import ModelName
 from raftlog.sim.models import MODELS
 
@@ -39,16 +39,16 @@ def test_a_line_for_each_file_and_failure_if_one_is_wrong(
 ) -> None:
     first, second = file_of(tmp_path, "1", good), file_of(tmp_path, "2", bad)
 
-    assert run(["check", "--model", model, first, first]) == 0
+    assert run_command_line(["check", "--model", model, first, first]) == 0
     assert capsys.readouterr().out == f"{first}: linearizable\n" * 2
-    assert run(["check", "--model", model, second, first]) == 1
+    assert run_command_line(["check", "--model", model, second, first]) == 1
     assert capsys.readouterr().out == f"{second}: not linearizable\n{first}: linearizable\n"
 
 
 def test_explanation_of_a_wrong_history(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = file_of(tmp_path, "stale", STALE)
 
-    assert run(["check", "--model", "register", "--explain", file]) == 1
+    assert run_command_line(["check", "--model", "register", "--explain", file]) == 1
 
     assert capsys.readouterr().out.splitlines() == [
         f"{file}: not linearizable",
@@ -64,7 +64,7 @@ def test_search_that_is_given_up_is_not_called_linearizable(
 ) -> None:
     file = file_of(tmp_path, "good", GOOD)
 
-    assert run(["check", "--model", "register", "--steps-max", "0", "--explain", file]) == 2
+    assert run_command_line(["check", "--model", "register", "--steps-max", "0", "--explain", file]) == 2
 
     assert capsys.readouterr().out.splitlines() == [
         f"{file}: undecided",
@@ -78,7 +78,7 @@ def test_file_that_cannot_be_read_is_named_and_the_others_are_checked(
     garbage = file_of(tmp_path, "garbage", GOOD + "what?\n")
     good = file_of(tmp_path, "good", GOOD)
 
-    assert run(["check", "--model", "register", garbage, str(tmp_path / "absent"), good]) == 2
+    assert run_command_line(["check", "--model", "register", garbage, str(tmp_path / "absent"), good]) == 2
 
     output = capsys.readouterr()
     assert output.out == f"{good}: linearizable\n"
@@ -91,14 +91,14 @@ def test_file_that_cannot_be_read_is_named_and_the_others_are_checked(
 def test_a_wrong_history_weighs_more_than_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     garbage, stale = file_of(tmp_path, "garbage", "what?"), file_of(tmp_path, "stale", STALE)
 
-    assert run(["check", "--model", "register", garbage, stale, garbage]) == 1
+    assert run_command_line(["check", "--model", "register", garbage, stale, garbage]) == 1
 
 
 @pytest.mark.parametrize(
     "arguments", [["check"], ["check", "--model", "register"], ["check", "--model", "x", "y"]]
 )
 def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(arguments) == 2
+    assert run_command_line(arguments) == 2
     assert "Usage" in capsys.readouterr().err
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from raftlog.raft import RaftNode
-from raftlog.sim.cli import run as run_command_line
+from raftlog.sim.cli import run as run_module
+from raftlog.sim.cli import run_command_line
 
 
 def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -85,6 +89,7 @@ def test_seeds_that_are_none_are_refused(capsys: pytest.CaptureFixture[str], see
         ("--steps", "0"),
         ("--jobs", "0"),
         ("--trace", "--json"),
+        ("--trace", "--jobs", "2"),
         ("--as-drawn",),
     ],
 )
@@ -104,6 +109,7 @@ def test_arguments_that_make_no_sense_are_refused_by_name(
         ("paxos", "neither one of raft, "),
         ("no_such_module:PAXOS", "No module named 'no_such_module'"),
         ("json:", "nor MODULE:NAME of your own"),
+        (".json:PAXOS", "nor MODULE:NAME of your own"),
         ("json:PAXOS", "expected a ProtocolUnderTest, found None"),
     ],
 )
@@ -153,11 +159,21 @@ def test_interrupted_run_says_what_was_done(
         seeds_run.append(seed)
         return original(settings, seed)
 
-    module = __import__("raftlog.sim.cli.run", fromlist=["_run_one"])
-    original = module._run_one
-    monkeypatch.setattr(module, "_run_one", run_two)
+    original: Any = run_module._run_one
+    monkeypatch.setattr(run_module, "_run_one", run_two)
 
     code, out, _ = printed(capsys, "--nodes", "3", "--seeds", "0:5", "--steps", "100")
 
     assert code == 130
     assert "1 seeds, 0 failed" in out
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_output_that_cannot_be_written_is_no_verdict_on_the_protocol() -> None:
+    command = [sys.executable, "-m", "raftlog.sim", "run", "--nodes=3", "--seeds=0", "--steps=10"]
+
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+
+    assert done.returncode == 2
+    assert done.stderr == "python -m raftlog.sim: [Errno 28] No space left on device\n"

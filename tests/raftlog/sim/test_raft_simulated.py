@@ -12,7 +12,7 @@ from raftlog.raft import RaftNode
 from raftlog.raft.follower import Follower
 from raftlog.raft.leader import Leader
 from raftlog.raft.log import RaftLog
-from raftlog.sim.cli import run as run_command_line
+from raftlog.sim.cli import run_command_line
 from raftlog.sim.protocols import protocol
 from raftlog.sim.shrink import shrink
 from raftlog.sim.simulation import Result, Scenario, draw_scenario, run
