@@ -115,6 +115,15 @@ def test_in_calm_runs_with_default_settings_nothing_is_found() -> None:
         assert result.done > 10
 
 
+def test_node_that_is_alone_has_no_connection_to_break() -> None:
+    for seed in (0, 2, 5):  # each of them is told to break one
+        result = run(
+            protocol("pysyncobj"), draw_scenario(protocol("pysyncobj"), nodes=1, seed=seed, steps=1_000)
+        )
+
+        assert result.failure is None
+
+
 def test_same_seed_is_the_same_run_whatever_the_hash_seed() -> None:
     program = (
         "from raftlog.sim.protocols import protocol\n"
