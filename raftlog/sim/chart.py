@@ -3,7 +3,7 @@
         ms  n1        n2        n3
    103.139  *         |         |           n1 became_leader term=1
    103.402  |-------->|         |           Append term=1 prev_index=0 ...
-   103.911  |         |    x----|           AppendReply term=1 match=1 (lost)
+   103.911  |         |x--------|           AppendReply term=1 match=1 (lost)
 
 A column is `|` while the node is up, `:` while it is paused, and empty while it is down. Arrows are drawn when a message
 arrives, or when it is known that it will not.

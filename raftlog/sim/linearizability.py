@@ -131,13 +131,11 @@ class _Search:
         self.queue_of = {number: place for place, queue in enumerate(self.queues) for number in queue}
         self.number_of: dict[Any, int] = {}  # state: its number
         self.states: list[Any] = []  # by number
-        self.after: list[dict[int, int]] = [
-            {} for _ in self.operations
-        ]  # per operation, state: state after it
+        # per operation, state: state after it
+        self.after: list[dict[int, int]] = [{} for _ in self.operations]
         self.placed: list[int] = []  # operations, in order
-        self.reached: dict[
-            tuple[int, int], list[int]
-        ] = {}  # (ended ones placed, state): least sets of unknown ones
+        # (ended ones placed, state): least sets of unknown ones
+        self.reached: dict[tuple[int, int], list[int]] = {}
 
     def run(self, steps_max: int) -> Verdict:
         """Depth first, with choices on a stack of our own: histories are longer than Python's."""

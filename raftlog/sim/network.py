@@ -26,9 +26,8 @@ class Weather:
     repeated: float = 0.0
     late: float = 0.0  # of those that are overtaken by many others
     late_us: int = 100 * MILLISECOND  # at most
-    kept: float = (
-        0.0  # of those that meet a cut: they arrive once it is mended, as from a connection that was idle
-    )
+    # of those that meet a cut: they arrive once it is mended, as from a connection that was idle
+    kept: float = 0.0
 
 
 PERFECT: Final = Weather(delay_us=300, jitter_us=200)
@@ -137,9 +136,6 @@ class Network:
         self._blocked.clear()
         for pair in list(self._kept):
             self._release(pair)
-
-    def is_cut(self, source: NodeId, target: NodeId) -> bool:
-        return (source, target) in self._blocked
 
 
 def both_ways(some: Iterable[NodeId], others: Iterable[NodeId]) -> list[Pair]:

@@ -25,9 +25,8 @@ class Disk:
         self.entries: list[Entry] = []  # the journal; indexes ascend by one
         self.meta: dict[str, Any] = {}  # term, vote and a commit index that may be old
         self.files: dict[str, bytes] = {}
-        self.stored: set[tuple[int, int]] = (
-            set()
-        )  # index and term of every entry that ever was in the journal
+        # index and term of every entry that ever was in the journal
+        self.stored: set[tuple[int, int]] = set()
         self.forgotten: set[tuple[int, int]] = set()  # those that a crash took
         self.removed: list[tuple[int, int]] = []  # those that were cut off, until somebody looks
 

@@ -32,11 +32,8 @@ class Surroundings:
             (syncobj, "logger", log),
             (serializer, "open", disk.open),
             (serializer, "atomicReplace", disk.replace),
-            (
-                serializer,
-                "gzip",
-                SimpleNamespace(GzipFile=_Uncompressed),
-            ),  # gzip writes the time into its header
+            # gzip writes the time into its header
+            (serializer, "gzip", SimpleNamespace(GzipFile=_Uncompressed)),
             (serializer, "logger", log),
         ]
         self._theirs: list[tuple[Any, str, Any]] = []

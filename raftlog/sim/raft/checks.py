@@ -64,9 +64,8 @@ class Checks:
         # by node and term: the highest committed index when it first asked for pre-votes
         self._asked: dict[tuple[NodeId, int], int] = {}
         self._snapshots: dict[int, tuple[Snapshot, bytes]] = {}  # by index
-        self._dropped: set[bytes] = (
-            set()
-        )  # data of proposals that were told to be dropped; only asked, never listed
+        # data of proposals that were told to be dropped; only asked, never listed
+        self._dropped: set[bytes] = set()
         self._committed_data: set[bytes] = set()  # of commands; only asked, never listed
         self._proposed: dict[int, bytes] = {}  # by the client's request
         self.configuration = bootstrap  # by all that is committed
@@ -178,9 +177,8 @@ class Checks:
         if node.id not in node.configuration.all_voters:
             raise Violation("election safety", f"{node.id} leads, but has no vote: {node.configuration}")
         other = self.leaders.setdefault(node.term, (node.id, seen))
-        if (
-            other[1] is not seen
-        ):  # not even the same node again, after a restart: it might number other entries
+        # Not even the same node again, after a restart: it might number other entries.
+        if other[1] is not seen:
             raise Violation("election safety", f"{other[0]} and {node.id} lead in term {node.term}")
         if self._disks[node.id].hard_state() != (node.term, node.id):
             raise Violation(

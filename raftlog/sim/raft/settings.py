@@ -15,8 +15,8 @@ def draw_config(random: Random, first: NodeId) -> RaftConfig:
     return RaftConfig(
         heartbeat_interval_s=heartbeat_s,
         election_timeout_s_min=election_s,
-        election_timeout_s_max=election_s
-        * random.choice((1.5, 2)),  # close to each other, a vote splits for ever
+        # close to each other, a vote splits for ever
+        election_timeout_s_max=election_s * random.choice((1.5, 2)),
         persist_timeout_s=random.choice((0.1, 0.3, 5.0)),
         append_bytes_max=random.choice((1, 200, 100_000)),
         inflight_messages_max=random.choice((1, 2, 4, 256)),
