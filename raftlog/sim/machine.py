@@ -25,6 +25,16 @@ def decode(data: bytes) -> tuple[int, Request]:
     return mark, _KINDS[kind](*fields)
 
 
+def carry_out(values: dict[str, str], request: Request) -> Any:
+    """The answer; `values` are then as the request leaves them."""
+    before = values.get(request.key, "")
+    after, answer = MODEL.apply(before, request)
+    if after is not before:
+        assert isinstance(after, str)
+        values[request.key] = after
+    return answer
+
+
 class StateMachine(Protocol):
     """What entries are applied to. The same entries must make the same machine, on whatever node."""
 
@@ -56,14 +66,7 @@ class Machine:
         """The answer to the request of this entry; None for an entry that asks nothing of the machine."""
         assert index == self.applied + 1, (index, self.applied)
         self.applied = index
-        if request is None:
-            return None
-        before = self.values.get(request.key, "")
-        after, answer = MODEL.apply(before, request)
-        if after is not before:
-            assert isinstance(after, str)
-            self.values[request.key] = after
-        return answer
+        return None if request is None else carry_out(self.values, request)
 
     def read(self, key: str) -> str:
         return self.values.get(key, "")

@@ -18,7 +18,7 @@ from pysyncobj.node import Node
 from pysyncobj.transport import Transport
 
 from raftlog.engine import Effect, NodeId, Note, Receive, Reply, Send, Wake
-from raftlog.sim.machine import MODEL, decode, encode
+from raftlog.sim.machine import carry_out, decode, encode
 from raftlog.sim.pysyncobj.disk import DUMP_FILE, Disk
 from raftlog.sim.pysyncobj.requests import (
     AddMember,
@@ -83,12 +83,7 @@ class Replica(SyncObj):  # type: ignore[misc]
         """What the machine answers to an encoded request."""
         number, request = decode(data)
         self._tell_applied(number)
-        before = self.values.get(request.key, "")
-        after, answer = MODEL.apply(before, request)
-        if after is not before:
-            assert isinstance(after, str)
-            self.values[request.key] = after
-        return answer
+        return carry_out(self.values, request)
 
 
 class SimulatedTransport(Transport):  # type: ignore[misc]

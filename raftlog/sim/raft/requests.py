@@ -45,9 +45,7 @@ class Requests:
 
     def ask(self, request: int, operation: Request) -> Propose | Read:
         """The event that asks for it."""
-        number = 1
-        while number in self._open:
-            number += 1
+        number = self._free_number()
         is_read = isinstance(operation, ReadRequest)
         data = b"" if is_read else encode(operation, request)
         self._open[number] = _Asked(request, operation, data, self._checks.committed, self._checks.term)
@@ -58,10 +56,14 @@ class Requests:
 
     def ask_other(self) -> int:
         """A number for what no client asked; its outcome is of no interest."""
+        number = self._free_number()
+        self._open[number] = _Asked(0, ReadRequest(""), b"", 0, 0)
+        return number
+
+    def _free_number(self) -> int:
         number = 1
         while number in self._open:
             number += 1
-        self._open[number] = _Asked(0, ReadRequest(""), b"", 0, 0)
         return number
 
     def ended(self, node: Any, term: int, number: int, outcome: Any) -> None:
