@@ -34,11 +34,10 @@ from raftlog.raft.memory import MemoryStorage
 from raftlog.raft.messages import Entry, Message, Snapshot
 from raftlog.raft.progress import Progress
 from raftlog.raft.storage import Write
-from tests.raftlog.raft.builders import CONFIG, SEED
+from tests.raftlog.raft.builders import CONFIG, N1, SEED
 
-MESSAGES_MAX = (
-    20_000  # delivered by one `settle`: no story needs as many, so beyond it two nodes talk for ever
-)
+# delivered by one `settle`: no story needs as many, so beyond it two nodes talk for ever
+MESSAGES_MAX = 20_000
 
 
 class Letter(NamedTuple):
@@ -391,3 +390,10 @@ class Cluster:
         role = self[leader].role
         assert isinstance(role, Leader)
         return role.progress[of]
+
+
+def led(voters: int = 3, **settings: Any) -> Cluster:
+    """A cluster that n1 leads in term 1."""
+    cluster = Cluster(voters, **settings)
+    cluster.elect(N1)
+    return cluster

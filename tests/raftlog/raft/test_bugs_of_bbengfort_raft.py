@@ -6,8 +6,6 @@ of the protocol's defects; what its client, command line and benchmarks get wron
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from raftlog.engine import Receive, Send, Wake
@@ -40,16 +38,10 @@ from tests.raftlog.raft.builders import (
     react,
     storage_with,
 )
-from tests.raftlog.raft.cluster import Cluster
+from tests.raftlog.raft.cluster import Cluster, led
 
 ADD, REMOVE = ChangeKind.ADD_VOTER, ChangeKind.REMOVE
 VOTERS = Configuration((N1, N2, N3))
-
-
-def led(voters: int = 3, **settings: Any) -> Cluster:
-    cluster = Cluster(voters, **settings)
-    cluster.elect(N1)
-    return cluster
 
 
 # ── bbengfort/raft ──────────────────────────────────────────────────────────────────────────────────

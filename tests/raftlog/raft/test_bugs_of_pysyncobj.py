@@ -7,7 +7,6 @@ pickles, and not in its protocol, is not here.
 from __future__ import annotations
 
 from random import Random
-from typing import Any
 
 import pytest
 
@@ -52,16 +51,10 @@ from tests.raftlog.raft.builders import (
     react,
     storage_with,
 )
-from tests.raftlog.raft.cluster import Cluster
+from tests.raftlog.raft.cluster import Cluster, led
 
 ADD, REMOVE = ChangeKind.ADD_VOTER, ChangeKind.REMOVE
 VOTERS = Configuration((N1, N2, N3))
-
-
-def led(voters: int = 3, **settings: Any) -> Cluster:
-    cluster = Cluster(voters, **settings)
-    cluster.elect(N1)
-    return cluster
 
 
 # ── PySyncObj ───────────────────────────────────────────────────────────────────────────────────────

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from raftlog.engine import NodeId, Receive
@@ -13,15 +11,9 @@ from raftlog.raft.events import Campaign, Committed, Promote, Refused, TransferL
 from raftlog.raft.memory import MemoryStorage
 from raftlog.raft.messages import HigherTerm, Vote
 from tests.raftlog.raft.builders import N1, N2, N3, N4, N5, change, payloads
-from tests.raftlog.raft.cluster import Cluster
+from tests.raftlog.raft.cluster import Cluster, led
 
 ADD, LEARN, REMOVE = ChangeKind.ADD_VOTER, ChangeKind.ADD_LEARNER, ChangeKind.REMOVE
-
-
-def led(*outside: NodeId, voters: int = 3, **settings: Any) -> Cluster:
-    cluster = Cluster(voters, outside=outside, **settings)
-    cluster.elect(N1)
-    return cluster
 
 
 def configurations(cluster: Cluster, *names: NodeId) -> set[str]:
@@ -32,7 +24,7 @@ def configurations(cluster: Cluster, *names: NodeId) -> set[str]:
 
 
 def test_added_voter_gets_the_log_and_counts() -> None:
-    cluster = led(N4)
+    cluster = led(outside=(N4,))
     cluster.propose(N1)
     cluster.settle()
 
@@ -46,7 +38,7 @@ def test_added_voter_gets_the_log_and_counts() -> None:
 
 def test_change_takes_effect_when_it_is_applied() -> None:
     """Not when it is appended (as in the dissertation): etcd's rule, with which commit and configuration go together."""
-    cluster = led(N4)
+    cluster = led(outside=(N4,))
     cluster.hold_applying(N1)
     cluster.change(N1, change((ADD, N4)))
     cluster.settle()
@@ -60,7 +52,7 @@ def test_change_takes_effect_when_it_is_applied() -> None:
 
 def test_second_change_is_refused_until_the_first_is_applied() -> None:
     """4.1: one at a time. Also right after it, in the same moment."""
-    cluster = led(N4, N5)
+    cluster = led(outside=(N4, N5))
     cluster.hold_applying(N1)
     cluster.change(N1, change((ADD, N4)))
     early = cluster.change(N1, change((ADD, N5)))
@@ -79,7 +71,7 @@ def test_second_change_is_refused_until_the_first_is_applied() -> None:
 
 def test_new_leader_takes_no_change_before_what_it_inherited_is_applied() -> None:
     """There may be a change among the entries of earlier terms that it does not know to be committed."""
-    cluster = led(N4)
+    cluster = led(outside=(N4,))
     cluster.propose(N1)
     cluster.settle(until=lambda: cluster[N2].log.last_index == 2)
     cluster.take()
@@ -97,7 +89,7 @@ def test_new_leader_takes_no_change_before_what_it_inherited_is_applied() -> Non
 
 def test_several_changes_go_through_a_joint_configuration_that_the_leader_leaves() -> None:
     """4.3."""
-    cluster = led(N4, N5)
+    cluster = led(outside=(N4, N5))
 
     cluster.change(N1, change((ADD, N4), (ADD, N5), (REMOVE, N2), (REMOVE, N3)))
     cluster.settle()
@@ -111,7 +103,7 @@ def test_several_changes_go_through_a_joint_configuration_that_the_leader_leaves
 
 def joint() -> Cluster:
     """n1 leads (n1 n4 n5)&&(n1 n2 n3), which is left when someone asks for it."""
-    cluster = led(N4, N5)
+    cluster = led(outside=(N4, N5))
     cluster.change(
         N1, change((ADD, N4), (ADD, N5), (REMOVE, N2), (REMOVE, N3), transition=Transition.EXPLICIT)
     )
@@ -166,7 +158,7 @@ def test_joint_configuration_is_left_explicitly() -> None:
 
 
 def test_joint_configuration_whose_leader_is_lost_is_left_by_the_next() -> None:
-    cluster = led(N4)
+    cluster = led(outside=(N4,))
     cluster.hold_applying(N1)
     cluster.change(N1, change((ADD, N4), (REMOVE, N3)))
     cluster.settle()
@@ -180,7 +172,7 @@ def test_joint_configuration_whose_leader_is_lost_is_left_by_the_next() -> None:
 
 def test_joint_configuration_is_left_also_after_a_transfer_that_was_given_up() -> None:
     """The change came into force while leadership was being handed over, when nothing may be proposed."""
-    cluster = led(N4)
+    cluster = led(outside=(N4,))
     cluster.hold_applying(N1)
     cluster.change(N1, change((ADD, N4), (REMOVE, N3)))
     cluster.settle()
@@ -231,7 +223,7 @@ def test_impossible_change_in_the_log_is_ignored_by_all_alike() -> None:
 
 def test_learner_gets_the_log_and_does_not_count() -> None:
     """4.2.1: it is brought up first, so that it does not hold up commitment as a voter."""
-    cluster = led(N4)
+    cluster = led(outside=(N4,))
     cluster.change(N1, change((LEARN, N4)))
     cluster.settle()
     cluster.isolate(N1, N4)
@@ -264,7 +256,7 @@ def test_learner_that_does_not_know_yet_that_it_votes_gives_its_vote() -> None:
 
 
 def test_learner_that_has_caught_up_is_promoted() -> None:
-    cluster = led(N4)
+    cluster = led(outside=(N4,))
     cluster.change(N1, change((LEARN, N4)))
     cluster.settle()
 
@@ -305,7 +297,7 @@ def test_learner_that_was_not_heard_of_lately_is_not_promoted() -> None:
 
 def test_learner_that_was_never_heard_of_is_not_promoted() -> None:
     """It was added a moment ago and has answered nothing yet: a short log does not make it caught up."""
-    cluster = led(N4)
+    cluster = led(outside=(N4,))
     cluster.crash(N4)
     cluster.change(N1, change((LEARN, N4)))
     cluster.settle()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from random import Random
-from typing import Any
 
 import pytest
 
@@ -22,15 +21,9 @@ from raftlog.raft.events import (
 )
 from raftlog.raft.messages import Append, Entry, EntryKind, HigherTerm
 from tests.raftlog.raft.builders import N1, N2, N3, N4, N5, change, payloads
-from tests.raftlog.raft.cluster import Cluster
+from tests.raftlog.raft.cluster import Cluster, led
 
 AT_ONCE = {"pre_vote": False, "check_quorum": False}  # no leases of followers: elections need no time to pass
-
-
-def led(voters: int = 3, **settings: Any) -> Cluster:
-    cluster = Cluster(voters, **settings)
-    cluster.elect(N1)
-    return cluster
 
 
 def overruled(*, proposed: tuple[bytes, ...] = (b"lost",)) -> tuple[Cluster, int]:

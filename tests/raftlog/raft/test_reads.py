@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from raftlog.engine import Receive, Wake
 from raftlog.raft import Role
 from raftlog.raft.configuration import ChangeKind
 from raftlog.raft.events import Read, ReadReady, Refused, Why
 from raftlog.raft.messages import Heartbeat, HeartbeatReply, PreVote, ReadReply, ReadRequest
 from tests.raftlog.raft.builders import N1, N2, N3, N4, change, make_node, react
-from tests.raftlog.raft.cluster import Cluster
-
-
-def led(voters: int = 3, **settings: Any) -> Cluster:
-    cluster = Cluster(voters, **settings)
-    cluster.elect(N1)
-    return cluster
+from tests.raftlog.raft.cluster import Cluster, led
 
 
 def test_read_is_answered_after_a_quorum_has_replied_to_a_later_heartbeat() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+
+import pytest
 
 from raftlog.engine import NodeId, Receive
 from raftlog.raft import Role
@@ -13,15 +14,9 @@ from raftlog.raft.memory import MemoryStorage
 from raftlog.raft.messages import Append, AppendReply, Entry, EntryKind
 from raftlog.raft.storage import HardState, Write
 from tests.raftlog.raft.builders import N1, N2, N3, N4, N5, change, entries, payloads, storage_with
-from tests.raftlog.raft.cluster import Cluster
+from tests.raftlog.raft.cluster import Cluster, led
 
 ADD, LEARN, REMOVE = ChangeKind.ADD_VOTER, ChangeKind.ADD_LEARNER, ChangeKind.REMOVE
-
-
-def led(*outside: NodeId, voters: int = 3, **settings: Any) -> Cluster:
-    cluster = Cluster(voters, outside=outside, **settings)
-    cluster.elect(N1)
-    return cluster
 
 
 def configurations(cluster: Cluster, *names: NodeId) -> set[str]:
@@ -56,22 +51,10 @@ def test_leader_counts_itself_until_its_removal_is_in_force() -> None:
     assert isinstance(cluster.outcome(N1, request), Committed)
 
 
-def test_removed_node_does_not_disturb() -> None:
+@pytest.mark.parametrize("pre_vote", [True, False])
+def test_removed_node_does_not_disturb(pre_vote: bool) -> None:
     """4.2.3: it hears nothing more, and campaigns again and again; the others hear their leader."""
-    cluster = led(voters=4)
-    cluster.isolate(N4)
-    cluster.change(N1, change((REMOVE, N4)))
-    cluster.settle()
-    cluster.heal()
-
-    cluster.advance(30.0)
-
-    assert cluster[N1].role.name is Role.LEADER
-    assert {cluster[name].term for name in (N1, N2, N3)} == {1}
-
-
-def test_disruptive_node_without_pre_vote_is_not_heard_either() -> None:
-    cluster = led(voters=4, pre_vote=False)
+    cluster = led(voters=4, pre_vote=pre_vote)
     cluster.isolate(N4)
     cluster.change(N1, change((REMOVE, N4)))
     cluster.settle()
@@ -144,7 +127,7 @@ def test_node_removed_and_added_again_is_probed_anew() -> None:
 
 def test_node_with_a_committed_change_that_is_not_applied_does_not_campaign() -> None:
     """It would count majorities that are not those of today."""
-    cluster = led(N4)
+    cluster = led(outside=(N4,))
     cluster.hold_applying(N2)
     cluster.change(N1, change((ADD, N4)))
     cluster.settle()
@@ -161,7 +144,7 @@ def test_node_with_a_committed_change_that_is_not_applied_does_not_campaign() ->
 
 def test_node_with_a_change_that_is_not_committed_campaigns() -> None:
     """Otherwise nobody might be able to: the change may be in every log."""
-    cluster = led(N4)
+    cluster = led(outside=(N4,))
     cluster.change(N1, change((ADD, N4)))
     cluster.deliver(cluster.on_the_way(Append, to=N2)[0])
     cluster.take()
@@ -173,7 +156,7 @@ def test_node_with_a_change_that_is_not_committed_campaigns() -> None:
 
 def test_restart_knows_by_a_later_change_that_the_earlier_was_committed() -> None:
     """What the commit index beside a change on the disk is for (storage.py, Write): n1 is two changes behind, applied 0."""
-    cluster = led(N4, N5)
+    cluster = led(outside=(N4, N5))
     for added in (N4, N5):
         cluster.change(N1, change((ADD, added)))
         cluster.settle()
@@ -190,7 +173,7 @@ def test_restart_knows_by_a_later_change_that_the_earlier_was_committed() -> Non
 
 def test_restart_knows_that_too_when_the_write_of_the_later_change_was_torn() -> None:
     """The change is on the disk, what followed it is not, nor the commit index that was to be written with both."""
-    cluster = led(N4, N5)
+    cluster = led(outside=(N4, N5))
     cluster.change(N1, change((ADD, N4)))
     cluster.settle()
     cluster.isolate(N2)
@@ -218,7 +201,7 @@ def test_restart_knows_that_too_when_the_write_of_the_later_change_was_torn() ->
 
 
 def test_change_in_the_log_is_known_after_a_restart_and_in_force_when_it_is_applied_again() -> None:
-    cluster = led(N4)
+    cluster = led(outside=(N4,))
     cluster.change(N1, change((ADD, N4)))
     cluster.settle()
     cluster.crash(N3)
@@ -236,7 +219,7 @@ def test_story_of_the_bug_of_2015_ends_well() -> None:
     2. n2 is elected by n3 and n4, and removes n1. That needs a majority of n1..n4.
     3. n1 and n5 cannot commit anything any more: n1's majority is still one of n1..n4.
     """
-    cluster = led(N5, voters=4)
+    cluster = led(outside=(N5,), voters=4)
     cluster.change(N1, change((ADD, N5)))
     cluster.take()
     cluster.step(N5, Receive(N1, Append(1, 0, 0, cluster.log(N1), commit=1)))
@@ -262,7 +245,7 @@ def test_story_of_the_bug_of_2015_ends_well() -> None:
 
 
 def test_single_node_grows_to_three_and_shrinks_again() -> None:
-    cluster = led(N2, N3, voters=1)
+    cluster = led(outside=(N2, N3), voters=1)
 
     for step in (change((ADD, N2)), change((ADD, N3)), change((REMOVE, N3)), change((REMOVE, N2))):
         cluster.change(N1, step)

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from raftlog.engine import Receive
 from raftlog.raft import Role
 from raftlog.raft.configuration import ChangeKind
 from raftlog.raft.events import Committed, Propose, Refused, TransferLeadership, Unreachable, Why
 from raftlog.raft.messages import Append, TimeoutNow, TransferRequest, Vote
 from tests.raftlog.raft.builders import N1, N2, N3, N4, change
-from tests.raftlog.raft.cluster import Cluster
-
-
-def led(**settings: Any) -> Cluster:
-    cluster = Cluster(3, **settings)
-    cluster.elect(N1)
-    return cluster
+from tests.raftlog.raft.cluster import Cluster, led
 
 
 def test_caught_up_target_is_told_to_campaign_at_once_and_leads() -> None:
