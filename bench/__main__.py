@@ -53,7 +53,9 @@ def raft_command(runs: Runs = 5, seconds: Seconds = 1.0) -> None:
 
 @app.command("mutants")
 def mutants_command(
-    names: Annotated[list[str] | None, typer.Argument(help="Parts of names; all if there are none.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Parts of names: only these are searched and recorded anew.")
+    ] = None,
     nodes: Annotated[str, typer.Option(help="Numbers of nodes, each tried with every seed.")] = "3,5",
     steps: int = 1_000,
     rated: Annotated[int, typer.Option(min=1, help="Seeds that all run, for the finding rate.")] = 100,
@@ -65,8 +67,7 @@ def mutants_command(
     found = mutants.measure(
         search, names or [], jobs=jobs, tell=lambda text: errors.print(text, highlight=False, soft_wrap=True)
     )
-    if not names:
-        write("mutants", found)
+    write("mutants", mutants.merged(RESULTS / "mutants.json", found) if names else found)
 
 
 @app.command("simulation")

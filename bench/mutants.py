@@ -7,6 +7,7 @@ them.
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -61,7 +62,11 @@ def measure(
     search: Search, names: Sequence[str], *, jobs: int, tell: Callable[[str], None]
 ) -> dict[str, Any]:
     """Search all mutants, or those whose names contain one of `names`."""
-    mutants = [mutant for mutant in load_mutants() if not names or any(name in mutant.name for name in names)]
+    mutants = [
+        mutant
+        for mutant in load_mutants()
+        if not mutant.test and (not names or any(name in mutant.name for name in names))
+    ]
     with TemporaryDirectory() as folder:
         copy_package(Path(folder), None, checks_invariants=True)  # one state of the tree for all
         package = Path(folder) / "raftlog"
@@ -74,6 +79,13 @@ def measure(
                 found.append(one)
                 tell(_line(one))
     return {"machine": machine(), **search._asdict(), "mutants": [one.as_json() for one in found]}
+
+
+def merged(recorded: Path, found: dict[str, Any]) -> dict[str, Any]:
+    """What was recorded of all mutants, with what was found of some in its place."""
+    content: dict[str, Any] = json.loads(recorded.read_text())
+    anew = {one["name"]: one for one in found["mutants"]}
+    return {**content, "mutants": [anew.get(one["name"], one) for one in content["mutants"]]}
 
 
 def _search(search: Search, mutant: Mutant, package: Path) -> Found:

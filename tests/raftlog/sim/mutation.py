@@ -29,6 +29,7 @@ class Mutant(NamedTuple):
     file: str
     old: str
     new: str
+    test: str = ""
 
 
 class Case(NamedTuple):
