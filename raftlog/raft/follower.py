@@ -76,7 +76,9 @@ class Follower:
             return
         if not log.matches(prev_index, prev_term):
             hint_index, hint_term = log.match_below(prev_index, prev_term)
-            node.send_when_durable(leader, AppendRejected(node.term, prev_index, hint_index, hint_term))
+            node.send_when_durable(
+                leader, AppendRejected(node.term, prev_index, hint_index, hint_term, message.attempt)
+            )
             return
 
         entries = message.entries

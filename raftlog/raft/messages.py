@@ -51,6 +51,7 @@ class Append:
     prev_term: int
     entries: Sequence[Entry]
     commit: int
+    attempt: int = 0  # how often the leader has begun anew with this follower; rejections repeat it
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,7 @@ class AppendRejected:
     prev_index: int
     hint_index: int
     hint_term: int
+    attempt: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,6 +89,7 @@ class Progress:
     is_flow_paused: bool = False
     retry_round: int = 0  # of the heartbeat whose reply lets what may be lost be sent again; 0: none is out
     is_learner: bool = False
+    attempt: int = 0  # how often REPLICATE was given up; rejections of appends from before say nothing new
 
     @property
     def is_paused(self) -> bool:
@@ -97,6 +98,8 @@ class Progress:
 
     def become_probe(self) -> None:
         """Send one append after what is known to be there: the match, or a snapshot that has arrived."""
+        if self.state is ProgressState.REPLICATE:
+            self.attempt += 1
         self.next = max(self.match, self.pending_snapshot) + 1
         self._reset(ProgressState.PROBE)
         self.sent_commit = min(self.sent_commit, self.next - 1)

@@ -109,7 +109,7 @@ class Replication:
             entries, size = log.entries(progress.next, log.last_index + 1, node.config.append_bytes_max)
         if not entries and not is_empty_worth:
             return False
-        node.send(to, Append(node.term, prev_index, prev_term, entries, log.committed))
+        node.send(to, Append(node.term, prev_index, prev_term, entries, log.committed, progress.attempt))
         progress.sent_entries(len(entries), size)
         progress.sent_commit = log.committed
         return True
@@ -167,7 +167,13 @@ class Replication:
         self.send_entries(to, progress)
 
     def rejected(self, sender: NodeId, progress: Progress, message: AppendRejected) -> None:
-        """The logs do not match there. Where they can, both sides' terms tell: each step skips a whole term."""
+        """The logs do not match there. Where they can, both sides' terms tell: each step skips a whole term.
+
+        Of many appends in flight that the network has reordered, many are rejected. Only the first rejection counts: if
+        each made the leader send all of them again, there would be more and more.
+        """
+        if message.attempt != progress.attempt:
+            return
         hint = message.hint_index
         if message.hint_term > 0:
             hint = self._node.log.match_below(hint, message.hint_term)[0]

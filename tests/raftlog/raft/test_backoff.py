@@ -125,3 +125,20 @@ def test_follower_whose_log_is_longer_and_agrees_rejects_nothing() -> None:
     assert rejections == 0
     assert cluster.log(N2) == cluster.log(N1)
     assert cluster.log(N1)[:3] == entries(*leader)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_reordered_appends_are_not_sent_again_for_each_rejection(seed: int) -> None:
+    """If each rejection made the leader send all of them again, there would be more and more: it never ended."""
+    print(f"seed={seed}")
+    rng = Random(seed)
+    cluster = Cluster(3, append_bytes_max=1, storages={N1: storage_with(VOTERS, *[1] * 40)})
+    cluster.step(N1, Campaign())
+
+    delivered = 0
+    while cluster.letters and delivered < 20_000:
+        cluster.deliver(rng.choice(cluster.letters))
+        delivered += 1
+
+    assert not cluster.letters
+    assert cluster.log(N2) == cluster.log(N3) == cluster.log(N1)
