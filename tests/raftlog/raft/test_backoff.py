@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from heapq import heappop, heappush
 from random import Random
 
 import pytest
@@ -12,7 +13,7 @@ from raftlog.raft.events import Campaign
 from raftlog.raft.memory import MemoryStorage
 from raftlog.raft.messages import AppendRejected, VoteReply
 from tests.raftlog.raft.builders import N1, N2, N3, entries, storage_with
-from tests.raftlog.raft.cluster import Cluster
+from tests.raftlog.raft.cluster import Cluster, Letter
 
 VOTERS = Configuration((N1, N2, N3))
 SEEDS = 300
@@ -127,18 +128,24 @@ def test_follower_whose_log_is_longer_and_agrees_rejects_nothing() -> None:
     assert cluster.log(N1)[:3] == entries(*leader)
 
 
-@pytest.mark.parametrize("seed", range(10))
-def test_reordered_appends_are_not_sent_again_for_each_rejection(seed: int) -> None:
-    """If each rejection made the leader send all of them again, there would be more and more: it never ended."""
+@pytest.mark.parametrize("seed", range(3))
+def test_reordered_appends_are_not_all_sent_again_for_each_rejection(seed: int) -> None:
+    """60 appends of one entry each, and replies, that overtake each other freely. Else it takes above 8,000 messages."""
     print(f"seed={seed}")
     rng = Random(seed)
-    cluster = Cluster(3, append_bytes_max=1, storages={N1: storage_with(VOTERS, *[1] * 40)})
+    cluster = Cluster(3, append_bytes_max=1, storages={N1: storage_with(VOTERS, *[1] * 60)})
     cluster.step(N1, Campaign())
 
-    delivered = 0
-    while cluster.letters and delivered < 20_000:
-        cluster.deliver(rng.choice(cluster.letters))
+    under_way: list[tuple[float, int, Letter]] = []
+    now, sent, delivered = 0.0, 0, 0
+    while cluster.letters or under_way:
+        for letter in cluster.letters:
+            sent += 1
+            heappush(under_way, (now + 0.3 + rng.expovariate(1.0), sent, letter))
+        cluster.letters.clear()
+        now, _, letter = heappop(under_way)
+        cluster.deliver(letter)
         delivered += 1
 
-    assert not cluster.letters
     assert cluster.log(N2) == cluster.log(N3) == cluster.log(N1)
+    assert delivered < 7_000
