@@ -23,6 +23,7 @@ from raftlog.sim.world import MILLISECOND, SECOND, Watch, World
 
 CONVERGENCE_US_MAX: Final = 20 * SECOND  # tens of elections; a healthy core needs one or two
 CONVERGENCE_EVENTS_MAX: Final = 50_000  # a healthy core needs some hundreds, seldom some thousands
+ASKING_ANYBODY_US_MAX: Final = 8 * SECOND  # of the time to converge; then clients ask who leads
 POLL_US: Final = 20 * MILLISECOND
 FINAL_READER: Final = 98  # no drawn client has this number, or the next
 FINAL_CLIENT: Final = 99
@@ -126,6 +127,7 @@ def _converge(cluster: Cluster) -> None:
         process.disk.heal()
         cluster.start(node)
     _poll(cluster, core)
+    world.after(ASKING_ANYBODY_US_MAX, _point_out_leader, cluster, core)
     began_us = world.now_us
     events_max = world.events + CONVERGENCE_EVENTS_MAX
     world.run(until_us=began_us + CONVERGENCE_US_MAX, events_max=events_max)
@@ -144,6 +146,14 @@ def _put_aside(cluster: Cluster, core: Sequence[NodeId], others: Sequence[NodeId
                 cluster.network.cut(both_ways([node], core))
             case _:
                 cluster.network.cut([(one, node) for one in core])
+
+
+def _point_out_leader(cluster: Cluster, core: Sequence[NodeId]) -> None:
+    """Clients that ask anybody may ask those for long who are no members any more: whether they find the one who serves
+    is not what is tried."""
+    leader = cluster.subject.leader()
+    cluster.serving = [leader] if leader in core else core
+    cluster.world.after(SECOND, _point_out_leader, cluster, core)
 
 
 def _poll(cluster: Cluster, core: Sequence[NodeId]) -> None:
