@@ -152,7 +152,7 @@ def _point_out_leader(cluster: Cluster, core: Sequence[NodeId]) -> None:
     """Clients that ask anybody may ask those for long who are no members any more: whether they find the one who serves
     is not what is tried."""
     leader = cluster.subject.leader()
-    cluster.serving = [leader] if leader in core else core
+    cluster.serving = [leader] if leader is not None and leader in core else core
     cluster.world.after(SECOND, _point_out_leader, cluster, core)
 
 
