@@ -272,10 +272,10 @@ class Leader:
         size = self._queued_bytes
         self._queued.clear()
         self._queued_bytes = 0
-        self._append(entries, size)
+        self._append(entries, size, has_changes=False)
 
-    def _append(self, entries: Sequence[Entry], size: int) -> None:
-        self.node.log.append(entries)
+    def _append(self, entries: Sequence[Entry], size: int, *, has_changes: bool = True) -> None:
+        self.node.log.append(entries, has_changes=has_changes)
         self._uncommitted.append((entries[-1].index, size))
         self._uncommitted_bytes += size
         self.replication.is_news = True

@@ -37,7 +37,7 @@ class PendingChange:
 
 class RaftLog:
     __slots__ = (
-        "_cut", "applied", "applying", "changes", "committed", "durable", "handed_end", "installing", "last_index",
+        "_whole", "applied", "applying", "changes", "committed", "durable", "handed_end", "installing", "last_index",
         "last_term", "storage", "tail", "tail_first",
     )  # fmt: skip
 
@@ -64,7 +64,9 @@ class RaftLog:
         self.applied = self.applying = storage.applied
         self.committed = max(storage.commit, storage.applied, first - 1)
         self.installing = None
-        self._cut: tuple[int, int, int, Sequence[Entry], int] | None = None
+        self._whole: tuple[int, int, Sequence[Entry], int] | None = (
+            None  # first, end, what was asked for last, bytes
+        )
         if self.committed > last or self.applied < first - 1:
             raise LostEntries(
                 f"the log holds entries {first}..{last}, but {storage.commit} was committed and {storage.applied} applied"
@@ -94,14 +96,16 @@ class RaftLog:
 
     def entries(self, first: int, end: int, bytes_max: int) -> tuple[Sequence[Entry], int]:
         """Entries first..end-1, cut after the last that fits, at least one; and their bytes. All must be there."""
-        known = self._cut
-        if known is not None and known[0] == first and known[1] == end and known[2] == bytes_max:
-            return known[3], known[4]  # the followers of a leader are mostly sent the same
+        end = min(
+            end, first + bytes_max // ENTRY_OVERHEAD_BYTES + 1
+        )  # more cannot fit; nothing is done for them
+        known = self._whole
+        if known is not None and known[0] == first and known[1] == end and known[3] <= bytes_max:
+            return known[2], known[
+                3
+            ]  # the followers of a leader are mostly sent the same, and it applies that
         assert self.first_index <= first < end <= self.last_index + 1, (
-            self.first_index,
-            first,
-            end,
-            self.last_index,
+            f"{first}..{end - 1} of {self.first_index}.."
         )
         if first >= self.tail_first:
             found, size = cut(self.tail[first - self.tail_first : end - self.tail_first], bytes_max)
@@ -112,17 +116,19 @@ class RaftLog:
                 more, more_size = cut(self.tail[: end - middle], bytes_max - size)
                 if size + more_size <= bytes_max:
                     found, size = [*found, *more], size + more_size
-        self._cut = (first, end, bytes_max, found, size)
+        if found[-1].index + 1 == end:
+            self._whole = (first, end, found, size)
         return found, size
 
     # ── growing ─────────────────────────────────────────────────────────────────────────────────────
 
-    def append(self, entries: Sequence[Entry]) -> None:
-        """Entries that follow the last one."""
+    def append(self, entries: Sequence[Entry], *, has_changes: bool = True) -> None:
+        """Entries that follow the last one; `has_changes`: configuration changes may be among them."""
         assert entries[0].index == self.last_index + 1
         self.tail.extend(entries)
         self.last_index, self.last_term = entries[-1].index, entries[-1].term
-        self._note_changes(entries)
+        if has_changes:
+            self._note_changes(entries)
 
     def _note_changes(self, entries: Sequence[Entry]) -> None:
         if EntryKind.CONFIGURATION in map(_kind, entries):
@@ -154,7 +160,7 @@ class RaftLog:
         self.last_index, self.last_term = end - 1, term
         self.handed_end = min(self.handed_end, end)
         self.durable = min(self.durable, end - 1)
-        self._cut = None
+        self._whole = None
         while self.changes and self.changes[-1].index >= end:
             self.changes.pop()
 
@@ -249,7 +255,7 @@ class RaftLog:
         )  # of the log that was; the snapshot's once it is persisted
         self.committed = snapshot.index
         self.changes = []
-        self._cut = None
+        self._whole = None
 
     def installed(self, snapshot: Snapshot) -> None:
         """It is durable, and the views are what it says."""

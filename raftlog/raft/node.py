@@ -125,6 +125,7 @@ class RaftNode:
         self.incoming = None
         self.proposals = Proposals()
         self.view = LogView(self.log)
+        self._checks_invariants = config.check_invariants
         self._rng = rng
         self._asked = AskedReads(rng)
         self._campaigns_at_once = config.first_leader == node and self.term == 0
@@ -144,7 +145,7 @@ class RaftNode:
         """Take in an event of raftlog.engine or raftlog.raft.events. Raises LostEntries: then stop this node."""
         assert now >= self.now, f"time went back from {self.now} to {now}"
         self.now = now
-        if self.config.check_invariants:
+        if self._checks_invariants:
             before = invariants.facts(self)
             _HANDLERS[type(event)](self, event)
             invariants.check(self)
