@@ -50,8 +50,8 @@ def _rates(measured: dict[str, Any]) -> Iterator[str]:
 
 
 def _simulated(measured: dict[str, Any]) -> Iterator[str]:
-    yield "| protocol | nodes | seeds | steps | events | failed | found first, in so many seeds |"
-    yield "|---|---:|---:|---:|---:|---:|---|"
+    yield "| protocol | nodes | seeds | steps | events | events/s | failed | found first, in so many seeds |"
+    yield "|---|---:|---:|---:|---:|---:|---:|---|"
     for one in measured["results"]:
         kinds = ", ".join(f"{kind} {count}" for kind, count in one["kinds"].items())
         numbers = (
