@@ -85,11 +85,11 @@ class Chart:
 
 
 def text_of(what: Any) -> str:
-    """One short line for anything that is recorded."""
+    """One short line for anything that is recorded; what is as it is by default is left out."""
     if isinstance(what, Note):
         text = " ".join([what.event, *(f"{name}={_value(value)}" for name, value in what.fields.items())])
     elif is_dataclass(what) and type(what).__str__ is object.__str__:
-        named = [(field.name, getattr(what, field.name)) for field in fields(what)]
+        named = [(f.name, value) for f in fields(what) if (value := getattr(what, f.name)) != f.default]
         text = " ".join([type(what).__name__, *(f"{name}={_value(value)}" for name, value in named)])
     else:
         text = str(what)
