@@ -96,17 +96,13 @@ class RaftLog:
 
     def entries(self, first: int, end: int, bytes_max: int) -> tuple[Sequence[Entry], int]:
         """Entries first..end-1, cut after the last that fits, at least one; and their bytes. All must be there."""
-        end = min(
-            end, first + bytes_max // ENTRY_OVERHEAD_BYTES + 1
-        )  # more cannot fit; nothing is done for them
+        # More cannot fit, so nothing is done for what is beyond.
+        end = min(end, first + bytes_max // ENTRY_OVERHEAD_BYTES + 1)
+        # The followers of a leader are mostly sent the same, and it applies that.
         known = self._whole
         if known is not None and known[0] == first and known[1] == end and known[3] <= bytes_max:
-            return known[2], known[
-                3
-            ]  # the followers of a leader are mostly sent the same, and it applies that
-        assert self.first_index <= first < end <= self.last_index + 1, (
-            f"{first}..{end - 1} of {self.first_index}.."
-        )
+            return known[2:]
+        assert self.first_index <= first < end <= self.last_index + 1, (first, end)
         if first >= self.tail_first:
             found, size = cut(self.tail[first - self.tail_first : end - self.tail_first], bytes_max)
         else:

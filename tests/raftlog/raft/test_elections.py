@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from raftlog.engine import Receive, Send, Wake
+from raftlog.engine import NodeId, Receive, Send, Wake
 from raftlog.raft import RaftNode, Role
 from raftlog.raft.configuration import Configuration
 from raftlog.raft.events import Campaign
@@ -176,10 +176,10 @@ def test_first_answer_of_a_voter_counts() -> None:
 
 
 def test_vote_of_a_stranger_does_not_count() -> None:
-    cluster = Cluster(3, pre_vote=False, outside=["n9"])  # type: ignore[list-item]
+    cluster = Cluster(3, pre_vote=False, outside=[NodeId("n9")])
     cluster.step(N1, Campaign())
 
-    cluster.step(N1, Receive("n9", VoteReply(1, is_granted=True)))  # type: ignore[arg-type]
+    cluster.step(N1, Receive(NodeId("n9"), VoteReply(1, is_granted=True)))
 
     assert cluster[N1].role.name is Role.CANDIDATE
 

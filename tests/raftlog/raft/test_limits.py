@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from raftlog.engine import Applied, Apply, Persisted, Receive, Send
+from raftlog.engine import Applied, Apply, Persisted, Receive, Send, Token
 from raftlog.raft import RaftNode
 from raftlog.raft.configuration import Configuration
 from raftlog.raft.events import Propose
@@ -152,7 +152,7 @@ def test_what_is_handed_out_to_be_applied_is_bounded() -> None:
     sent = [Entry(index, 1, entry.kind, b"abcd") for index, entry in enumerate(entries(*[1] * 6), 1)]
     react(node, Receive(N2, Append(1, 0, 0, sent, commit=6)))
 
-    first = applied_in(react(node, Persisted(1)))  # type: ignore[arg-type]
+    first = applied_in(react(node, Persisted(Token(1))))
     waiting = applied_in(react(node))
     second = applied_in(react(node, Applied(3)))
     last = applied_in(react(node, Applied(6)))
@@ -165,7 +165,7 @@ def test_entry_above_the_budget_is_handed_out_alone() -> None:
     sent = [Entry(index, 1, entry.kind, b"x" * 100) for index, entry in enumerate(entries(1, 1), 1)]
     react(node, Receive(N2, Append(1, 0, 0, sent, commit=2)))
 
-    first = applied_in(react(node, Persisted(1)))  # type: ignore[arg-type]
+    first = applied_in(react(node, Persisted(Token(1))))
     second = applied_in(react(node, Applied(1)))
 
     assert (first, second) == ([[1]], [[2]])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raftlog.engine import Receive, Send
+from raftlog.engine import NodeId, Receive, Send
 from raftlog.raft import Role
 from raftlog.raft.configuration import Configuration
 from raftlog.raft.events import Campaign, ForgetLeader
@@ -104,7 +104,7 @@ def test_leader_that_hears_of_a_quorum_leads_on() -> None:
 
 
 def test_learners_are_no_quorum() -> None:
-    cluster = Cluster(3, learners=[N1 + "x", N1 + "y"])  # type: ignore[list-item]
+    cluster = Cluster(3, learners=[NodeId("n1x"), NodeId("n1y")])
     cluster.elect(N1)
     for voter in (N2, N3):
         cluster.isolate(voter)
