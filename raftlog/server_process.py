@@ -34,7 +34,8 @@ class ServerProcess:
         self._address: Future[str] = Future()
         assert process.stderr is not None
         # Somebody must read what the server says, lest it wait.
-        threading.Thread(target=self._listen, args=(process.stderr,), daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, args=(process.stderr,), daemon=True)
+        self._listener.start()
 
     @property
     def address(self) -> str:
@@ -48,6 +49,10 @@ class ServerProcess:
     def tail(self) -> str:
         """The last lines of its log."""
         return "\n".join(self._lines)
+
+    def join(self) -> None:
+        """Wait until all that the server said has been read; it must have ended."""
+        self._listener.join()
 
     def _listen(self, log: IO[bytes]) -> None:
         for line in log:
@@ -83,19 +88,23 @@ def server_process(folder: Path, certs: Path, settings: Mapping[str, object]) ->
         started = starter.submit(
             subprocess.Popen, command, stderr=subprocess.PIPE, env=environment, start_new_session=True
         )
+        server = None
         try:
             server = ServerProcess(started.result())
             _ = server.address
             yield server
         finally:
             with started.result() as process:
+                server = server or ServerProcess(process)
                 process.terminate()
                 try:
                     code = process.wait(STOP_S_MAX)
                 except subprocess.TimeoutExpired:
                     process.kill()
+                    server.join()
                     raise ServerFailed(
                         f"the server did not stop within {STOP_S_MAX:.0f} s\n{server.tail}"
                     ) from None
+                server.join()  # before its pipe is closed
         if code:
             raise ServerFailed(f"the server ended with exit code {code}\n{server.tail}")
