@@ -70,3 +70,75 @@ class ServerStopping(RaftlogError):
 
 class Overloaded(RaftlogError):
     """The server has as much on its hands as its limits allow. Nothing was stored; try again a little later."""
+
+
+# ── of a cluster ──
+
+
+class NotLeader(RaftlogError):
+    """Only the leader can do that, and this server does not lead. Nothing changed; ask the leader, if it is known."""
+
+    def __init__(self, leader_id: str = "", leader_addr: str = "") -> None:
+        where = f"{leader_id} at {leader_addr} does" if leader_id else "no leader is known at this time"
+        super().__init__(f"this server does not lead: {where}")
+        self.leader_id = leader_id
+        self.leader_addr = leader_addr
+
+
+class OutcomeUnknown(RaftlogError):
+    """Leadership was lost, or the time was over, before a quorum had it: it may be stored later, or never."""
+
+
+class ProduceRefused(RaftlogError):
+    """What the producer expects of the log is not so. Nothing was stored; the same request fails again."""
+
+    def __init__(self, text: str, *, expected: int, actual: int) -> None:
+        super().__init__(text)
+        self.expected = expected
+        self.actual = actual
+
+
+class UnexpectedOffset(ProduceRefused):
+    """The log has moved on."""
+
+    def __init__(self, expected: int, actual: int) -> None:
+        super().__init__(
+            f"offset {expected} was expected, the log ends at {actual}", expected=expected, actual=actual
+        )
+
+
+class SequenceGap(ProduceRefused):
+    """A batch of this producer that comes before is missing."""
+
+    def __init__(self, expected: int, actual: int) -> None:
+        text = f"sequence number {expected} came, {actual} is next for this producer"
+        super().__init__(text, expected=expected, actual=actual)
+
+
+class StaleEpoch(ProduceRefused):
+    """A newer instance of this producer has begun."""
+
+    def __init__(self, expected: int, actual: int) -> None:
+        super().__init__(
+            f"epoch {expected} came, {actual} is this producer's newest", expected=expected, actual=actual
+        )
+
+
+class AlreadyStored(ProduceRefused):
+    """It was stored, so long ago that its offsets are not known any more."""
+
+    def __init__(self, expected: int, actual: int) -> None:
+        text = f"sequence number {expected} was stored before ({actual} is next), too long ago to know its offset"
+        super().__init__(text, expected=expected, actual=actual)
+
+
+class MembershipRefused(RaftlogError):
+    """The membership cannot be changed so, or not now. Nothing changed."""
+
+
+class IdentityError(RaftlogError):
+    """A data directory is not that of this node or cluster, or is damaged. Nothing was started."""
+
+
+class NodeFailed(RaftlogError):
+    """This server's disk or log failed: it takes part in the cluster no more until it is restarted."""

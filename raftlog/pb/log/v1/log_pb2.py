@@ -17,7 +17,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import any_pb2 as google_dot_protobuf_dot_any__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1braftlog/pb/log/v1/log.proto\x12\x06log.v1\x1a\x19google/protobuf/any.proto\"\x8d\x01\n\x06Record\x12\r\n\x05value\x18\x01 \x01(\x0c\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04term\x18\x03 \x01(\x04\x12\x0c\n\x04type\x18\x04 \x01(\r\x12\x0b\n\x03key\x18\x05 \x01(\x0c\x12\x14\n\x0ctimestamp_ns\x18\x06 \x01(\x10\x12%\n\x07headers\x18\x07 \x03(\x0b\x32\x14.log.v1.RecordHeader\"+\n\x0cRecordHeader\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\"0\n\x0eProduceRequest\x12\x1e\n\x06record\x18\x01 \x01(\x0b\x32\x0e.log.v1.Record\"!\n\x0fProduceResponse\x12\x0e\n\x06offset\x18\x01 \x01(\x04\" \n\x0e\x43onsumeRequest\x12\x0e\n\x06offset\x18\x01 \x01(\x04\"b\n\x0f\x43onsumeResponse\x12\x1e\n\x06record\x18\x02 \x01(\x0b\x32\x0e.log.v1.Record\x12\x11\n\tlog_start\x18\x03 \x01(\x04\x12\x16\n\x0ehigh_watermark\x18\x04 \x01(\x04J\x04\x08\x01\x10\x02\"\x13\n\x11GetServersRequest\"5\n\x12GetServersResponse\x12\x1f\n\x07servers\x18\x01 \x03(\x0b\x32\x0e.log.v1.Server\"9\n\x06Server\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08rpc_addr\x18\x02 \x01(\t\x12\x11\n\tis_leader\x18\x03 \x01(\x08\"$\n\x13ProduceBatchRequest\x12\r\n\x05\x62\x61tch\x18\x01 \x01(\x0c\"@\n\x14ProduceBatchResponse\x12\x14\n\x0c\x66irst_offset\x18\x01 \x01(\x04\x12\x12\n\nend_offset\x18\x02 \x01(\x04\"\xb6\x01\n\x15\x43onsumeBatchesRequest\x12\x10\n\x06offset\x18\x01 \x01(\x04H\x00\x12\x12\n\x08\x65\x61rliest\x18\x02 \x01(\x08H\x00\x12\x10\n\x06latest\x18\x03 \x01(\x08H\x00\x12\x11\n\x07time_ns\x18\x04 \x01(\x10H\x00\x12\x17\n\nend_offset\x18\x05 \x01(\x04H\x01\x88\x01\x01\x12\x0e\n\x06\x66ollow\x18\x06 \x01(\x08\x12\x11\n\tbytes_max\x18\x07 \x01(\rB\x07\n\x05startB\r\n\x0b_end_offset\"}\n\x16\x43onsumeBatchesResponse\x12\x14\n\x0c\x66irst_offset\x18\x01 \x01(\x04\x12\x12\n\nend_offset\x18\x02 \x01(\x04\x12\x0e\n\x06\x66rames\x18\x03 \x01(\x0c\x12\x11\n\tlog_start\x18\x04 \x01(\x04\x12\x16\n\x0ehigh_watermark\x18\x05 \x01(\x04\"S\n\x0b\x45rrorStatus\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12%\n\x07\x64\x65tails\x18\x03 \x03(\x0b\x32\x14.google.protobuf.Any\"9\n\x0bOffsetRange\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\r\n\x05start\x18\x02 \x01(\x04\x12\x0b\n\x03\x65nd\x18\x03 \x01(\x04\x32\xbf\x04\n\x03Log\x12:\n\x07Produce\x12\x16.log.v1.ProduceRequest\x1a\x17.log.v1.ProduceResponse\x12:\n\x07\x43onsume\x12\x16.log.v1.ConsumeRequest\x1a\x17.log.v1.ConsumeResponse\x12\x42\n\rConsumeStream\x12\x16.log.v1.ConsumeRequest\x1a\x17.log.v1.ConsumeResponse0\x01\x12\x44\n\rProduceStream\x12\x16.log.v1.ProduceRequest\x1a\x17.log.v1.ProduceResponse(\x01\x30\x01\x12\x43\n\nGetServers\x12\x19.log.v1.GetServersRequest\x1a\x1a.log.v1.GetServersResponse\x12I\n\x0cProduceBatch\x12\x1b.log.v1.ProduceBatchRequest\x1a\x1c.log.v1.ProduceBatchResponse\x12S\n\x12ProduceBatchStream\x12\x1b.log.v1.ProduceBatchRequest\x1a\x1c.log.v1.ProduceBatchResponse(\x01\x30\x01\x12Q\n\x0e\x43onsumeBatches\x12\x1d.log.v1.ConsumeBatchesRequest\x1a\x1e.log.v1.ConsumeBatchesResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1braftlog/pb/log/v1/log.proto\x12\x06log.v1\x1a\x19google/protobuf/any.proto\"\x8d\x01\n\x06Record\x12\r\n\x05value\x18\x01 \x01(\x0c\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04term\x18\x03 \x01(\x04\x12\x0c\n\x04type\x18\x04 \x01(\r\x12\x0b\n\x03key\x18\x05 \x01(\x0c\x12\x14\n\x0ctimestamp_ns\x18\x06 \x01(\x10\x12%\n\x07headers\x18\x07 \x03(\x0b\x32\x14.log.v1.RecordHeader\"+\n\x0cRecordHeader\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\"\xa1\x01\n\x0eProduceRequest\x12\x1e\n\x06record\x18\x01 \x01(\x0b\x32\x0e.log.v1.Record\x12\x1c\n\x0f\x65xpected_offset\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x13\n\x0bproducer_id\x18\x03 \x01(\x04\x12\x16\n\x0eproducer_epoch\x18\x04 \x01(\r\x12\x10\n\x08sequence\x18\x05 \x01(\x04\x42\x12\n\x10_expected_offset\"!\n\x0fProduceResponse\x12\x0e\n\x06offset\x18\x01 \x01(\x04\"6\n\x0e\x43onsumeRequest\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x14\n\x0clinearizable\x18\x02 \x01(\x08\"b\n\x0f\x43onsumeResponse\x12\x1e\n\x06record\x18\x02 \x01(\x0b\x32\x0e.log.v1.Record\x12\x11\n\tlog_start\x18\x03 \x01(\x04\x12\x16\n\x0ehigh_watermark\x18\x04 \x01(\x04J\x04\x08\x01\x10\x02\"\x13\n\x11GetServersRequest\"5\n\x12GetServersResponse\x12\x1f\n\x07servers\x18\x01 \x03(\x0b\x32\x0e.log.v1.Server\"K\n\x06Server\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08rpc_addr\x18\x02 \x01(\t\x12\x11\n\tis_leader\x18\x03 \x01(\x08\x12\x10\n\x08is_voter\x18\x04 \x01(\x08\"V\n\x13ProduceBatchRequest\x12\r\n\x05\x62\x61tch\x18\x01 \x01(\x0c\x12\x1c\n\x0f\x65xpected_offset\x18\x02 \x01(\x04H\x00\x88\x01\x01\x42\x12\n\x10_expected_offset\"@\n\x14ProduceBatchResponse\x12\x14\n\x0c\x66irst_offset\x18\x01 \x01(\x04\x12\x12\n\nend_offset\x18\x02 \x01(\x04\"\xcc\x01\n\x15\x43onsumeBatchesRequest\x12\x10\n\x06offset\x18\x01 \x01(\x04H\x00\x12\x12\n\x08\x65\x61rliest\x18\x02 \x01(\x08H\x00\x12\x10\n\x06latest\x18\x03 \x01(\x08H\x00\x12\x11\n\x07time_ns\x18\x04 \x01(\x10H\x00\x12\x17\n\nend_offset\x18\x05 \x01(\x04H\x01\x88\x01\x01\x12\x0e\n\x06\x66ollow\x18\x06 \x01(\x08\x12\x11\n\tbytes_max\x18\x07 \x01(\r\x12\x14\n\x0clinearizable\x18\x08 \x01(\x08\x42\x07\n\x05startB\r\n\x0b_end_offset\"}\n\x16\x43onsumeBatchesResponse\x12\x14\n\x0c\x66irst_offset\x18\x01 \x01(\x04\x12\x12\n\nend_offset\x18\x02 \x01(\x04\x12\x0e\n\x06\x66rames\x18\x03 \x01(\x0c\x12\x11\n\tlog_start\x18\x04 \x01(\x04\x12\x16\n\x0ehigh_watermark\x18\x05 \x01(\x04\"S\n\x0b\x45rrorStatus\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12%\n\x07\x64\x65tails\x18\x03 \x03(\x0b\x32\x14.google.protobuf.Any\"9\n\x0bOffsetRange\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\r\n\x05start\x18\x02 \x01(\x04\x12\x0b\n\x03\x65nd\x18\x03 \x01(\x04\"3\n\tNotLeader\x12\x11\n\tleader_id\x18\x01 \x01(\t\x12\x13\n\x0bleader_addr\x18\x02 \x01(\t\"\xc4\x01\n\x0eProduceRefused\x12-\n\x06reason\x18\x01 \x01(\x0e\x32\x1d.log.v1.ProduceRefused.Reason\x12\x10\n\x08\x65xpected\x18\x02 \x01(\x04\x12\x0e\n\x06\x61\x63tual\x18\x03 \x01(\x04\"a\n\x06Reason\x12\x0b\n\x07UNKNOWN\x10\x00\x12\x13\n\x0f\x45XPECTED_OFFSET\x10\x01\x12\x10\n\x0cSEQUENCE_GAP\x10\x02\x12\x0f\n\x0bSTALE_EPOCH\x10\x03\x12\x12\n\x0e\x41LREADY_STORED\x10\x04\x32\xbf\x04\n\x03Log\x12:\n\x07Produce\x12\x16.log.v1.ProduceRequest\x1a\x17.log.v1.ProduceResponse\x12:\n\x07\x43onsume\x12\x16.log.v1.ConsumeRequest\x1a\x17.log.v1.ConsumeResponse\x12\x42\n\rConsumeStream\x12\x16.log.v1.ConsumeRequest\x1a\x17.log.v1.ConsumeResponse0\x01\x12\x44\n\rProduceStream\x12\x16.log.v1.ProduceRequest\x1a\x17.log.v1.ProduceResponse(\x01\x30\x01\x12\x43\n\nGetServers\x12\x19.log.v1.GetServersRequest\x1a\x1a.log.v1.GetServersResponse\x12I\n\x0cProduceBatch\x12\x1b.log.v1.ProduceBatchRequest\x1a\x1c.log.v1.ProduceBatchResponse\x12S\n\x12ProduceBatchStream\x12\x1b.log.v1.ProduceBatchRequest\x1a\x1c.log.v1.ProduceBatchResponse(\x01\x30\x01\x12Q\n\x0e\x43onsumeBatches\x12\x1d.log.v1.ConsumeBatchesRequest\x1a\x1e.log.v1.ConsumeBatchesResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -28,32 +28,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECORD']._serialized_end=208
   _globals['_RECORDHEADER']._serialized_start=210
   _globals['_RECORDHEADER']._serialized_end=253
-  _globals['_PRODUCEREQUEST']._serialized_start=255
-  _globals['_PRODUCEREQUEST']._serialized_end=303
-  _globals['_PRODUCERESPONSE']._serialized_start=305
-  _globals['_PRODUCERESPONSE']._serialized_end=338
-  _globals['_CONSUMEREQUEST']._serialized_start=340
-  _globals['_CONSUMEREQUEST']._serialized_end=372
-  _globals['_CONSUMERESPONSE']._serialized_start=374
-  _globals['_CONSUMERESPONSE']._serialized_end=472
-  _globals['_GETSERVERSREQUEST']._serialized_start=474
-  _globals['_GETSERVERSREQUEST']._serialized_end=493
-  _globals['_GETSERVERSRESPONSE']._serialized_start=495
-  _globals['_GETSERVERSRESPONSE']._serialized_end=548
-  _globals['_SERVER']._serialized_start=550
-  _globals['_SERVER']._serialized_end=607
-  _globals['_PRODUCEBATCHREQUEST']._serialized_start=609
-  _globals['_PRODUCEBATCHREQUEST']._serialized_end=645
-  _globals['_PRODUCEBATCHRESPONSE']._serialized_start=647
-  _globals['_PRODUCEBATCHRESPONSE']._serialized_end=711
-  _globals['_CONSUMEBATCHESREQUEST']._serialized_start=714
-  _globals['_CONSUMEBATCHESREQUEST']._serialized_end=896
-  _globals['_CONSUMEBATCHESRESPONSE']._serialized_start=898
-  _globals['_CONSUMEBATCHESRESPONSE']._serialized_end=1023
-  _globals['_ERRORSTATUS']._serialized_start=1025
-  _globals['_ERRORSTATUS']._serialized_end=1108
-  _globals['_OFFSETRANGE']._serialized_start=1110
-  _globals['_OFFSETRANGE']._serialized_end=1167
-  _globals['_LOG']._serialized_start=1170
-  _globals['_LOG']._serialized_end=1745
+  _globals['_PRODUCEREQUEST']._serialized_start=256
+  _globals['_PRODUCEREQUEST']._serialized_end=417
+  _globals['_PRODUCERESPONSE']._serialized_start=419
+  _globals['_PRODUCERESPONSE']._serialized_end=452
+  _globals['_CONSUMEREQUEST']._serialized_start=454
+  _globals['_CONSUMEREQUEST']._serialized_end=508
+  _globals['_CONSUMERESPONSE']._serialized_start=510
+  _globals['_CONSUMERESPONSE']._serialized_end=608
+  _globals['_GETSERVERSREQUEST']._serialized_start=610
+  _globals['_GETSERVERSREQUEST']._serialized_end=629
+  _globals['_GETSERVERSRESPONSE']._serialized_start=631
+  _globals['_GETSERVERSRESPONSE']._serialized_end=684
+  _globals['_SERVER']._serialized_start=686
+  _globals['_SERVER']._serialized_end=761
+  _globals['_PRODUCEBATCHREQUEST']._serialized_start=763
+  _globals['_PRODUCEBATCHREQUEST']._serialized_end=849
+  _globals['_PRODUCEBATCHRESPONSE']._serialized_start=851
+  _globals['_PRODUCEBATCHRESPONSE']._serialized_end=915
+  _globals['_CONSUMEBATCHESREQUEST']._serialized_start=918
+  _globals['_CONSUMEBATCHESREQUEST']._serialized_end=1122
+  _globals['_CONSUMEBATCHESRESPONSE']._serialized_start=1124
+  _globals['_CONSUMEBATCHESRESPONSE']._serialized_end=1249
+  _globals['_ERRORSTATUS']._serialized_start=1251
+  _globals['_ERRORSTATUS']._serialized_end=1334
+  _globals['_OFFSETRANGE']._serialized_start=1336
+  _globals['_OFFSETRANGE']._serialized_end=1393
+  _globals['_NOTLEADER']._serialized_start=1395
+  _globals['_NOTLEADER']._serialized_end=1446
+  _globals['_PRODUCEREFUSED']._serialized_start=1449
+  _globals['_PRODUCEREFUSED']._serialized_end=1645
+  _globals['_PRODUCEREFUSED_REASON']._serialized_start=1548
+  _globals['_PRODUCEREFUSED_REASON']._serialized_end=1645
+  _globals['_LOG']._serialized_start=1648
+  _globals['_LOG']._serialized_end=2223
 # @@protoc_insertion_point(module_scope)

@@ -16,11 +16,17 @@ without parsing text:
                             `ErrorStatus`, whose code and message repeat those of the call and whose
                             details hold an OffsetRange. Go reads it with status.FromError(err).Details(), Java
                             with StatusProto.fromThrowable, Python with grpc_status.rpc_status.
+                            With FAILED_PRECONDITION, where another server has to be asked: a NotLeader. With
+                            FAILED_PRECONDITION or ALREADY_EXISTS of a produce: a ProduceRefused.
   grpc-retry-pushback-ms    with RESOURCE_EXHAUSTED and UNAVAILABLE: wait this long (decimal digits) before
                             the next attempt. gRPC's own retries obey it.
 
 gRPC itself refuses a message over the server's limit, and calls beyond the server's number of calls, with
 RESOURCE_EXHAUSTED without that key.
+
+Any server of a cluster answers every call. One that does not lead sends produces on to the leader, unless the call
+carries the metadata `raftlog-no-forward: 1`; then it answers FAILED_PRECONDITION with a NotLeader. Consumers get what
+a quorum has stored (committed), from any server; `linearizable` asks for all that was acknowledged before the call.
 
 The subject of a call is the common name of the client's certificate. A call without a subject fails with
 UNAUTHENTICATED, one whose subject the policy does not allow with PERMISSION_DENIED. The policy is asked again for
@@ -32,6 +38,7 @@ from google.protobuf import any_pb2 as _any_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -112,23 +119,37 @@ Global___RecordHeader: _TypeAlias = RecordHeader  # noqa: Y015
 
 @_typing.final
 class ProduceRequest(_message.Message):
-    """2 to 9 are kept for an expected offset and for a producer's id, epoch and sequence number."""
-
     DESCRIPTOR: _descriptor.Descriptor
 
     RECORD_FIELD_NUMBER: _builtins.int
+    EXPECTED_OFFSET_FIELD_NUMBER: _builtins.int
+    PRODUCER_ID_FIELD_NUMBER: _builtins.int
+    PRODUCER_EPOCH_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    expected_offset: _builtins.int
+    """If set: append only if the record gets this offset, else FAILED_PRECONDITION with a ProduceRefused."""
+    producer_id: _builtins.int
+    """Of an idempotent producer, all three or none: see ProduceBatchRequest."""
+    producer_epoch: _builtins.int
+    sequence: _builtins.int
     @_builtins.property
     def record(self) -> Global___Record: ...
     def __init__(
         self,
         *,
         record: Global___Record | None = ...,
+        expected_offset: _builtins.int | None = ...,
+        producer_id: _builtins.int = ...,
+        producer_epoch: _builtins.int = ...,
+        sequence: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["record", b"record"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_offset", b"_expected_offset", "expected_offset", b"expected_offset", "record", b"record"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["record", b"record"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_offset", b"_expected_offset", "expected_offset", b"expected_offset", "producer_epoch", b"producer_epoch", "producer_id", b"producer_id", "record", b"record", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__expected_offset: _TypeAlias = _typing.Literal["expected_offset"]  # noqa: Y015
+    _WhichOneofArgType__expected_offset: _TypeAlias = _typing.Literal["_expected_offset", b"_expected_offset"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_offset) -> _WhichOneofReturnType__expected_offset | None: ...
 
 Global___ProduceRequest: _TypeAlias = ProduceRequest  # noqa: Y015
 
@@ -156,15 +177,19 @@ class ConsumeRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     OFFSET_FIELD_NUMBER: _builtins.int
+    LINEARIZABLE_FIELD_NUMBER: _builtins.int
     offset: _builtins.int
+    linearizable: _builtins.bool
+    """Answer only when this server has all that was acknowledged to anybody before the call (a round to a quorum)."""
     def __init__(
         self,
         *,
         offset: _builtins.int = ...,
+        linearizable: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["offset", b"offset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["linearizable", b"linearizable", "offset", b"offset"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -240,21 +265,25 @@ class Server(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     RPC_ADDR_FIELD_NUMBER: _builtins.int
     IS_LEADER_FIELD_NUMBER: _builtins.int
+    IS_VOTER_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """its node name"""
     rpc_addr: _builtins.str
     """host:port of this service"""
     is_leader: _builtins.bool
+    is_voter: _builtins.bool
+    """false: a learner, which stores and serves but does not count for a quorum"""
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         rpc_addr: _builtins.str = ...,
         is_leader: _builtins.bool = ...,
+        is_voter: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "is_leader", b"is_leader", "rpc_addr", b"rpc_addr"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "is_leader", b"is_leader", "is_voter", b"is_voter", "rpc_addr", b"rpc_addr"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -262,26 +291,36 @@ Global___Server: _TypeAlias = Server  # noqa: Y015
 
 @_typing.final
 class ProduceBatchRequest(_message.Message):
-    """2 to 9 are kept for an expected offset. A producer's id, epoch and first sequence number are in the batch."""
+    """An idempotent producer puts its id (not 0; any random number), epoch and the sequence number of the first record in
+    the batch's header. Sequence numbers count its records from 0 in each epoch, without gaps. A batch that was stored
+    before is not stored again: the answer is that of the first time (ALREADY_EXISTS if it is too long ago to know the
+    offsets). A gap, or an epoch below the newest, is FAILED_PRECONDITION with a ProduceRefused.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     BATCH_FIELD_NUMBER: _builtins.int
+    EXPECTED_OFFSET_FIELD_NUMBER: _builtins.int
     batch: _builtins.bytes
     """One frame of records: a header of 96 bytes and the columns. The server checks lengths, offset columns and
     the body's checksum, stamps the header and stores the body unchanged. INVALID_ARGUMENT if it is
     damaged, has no records, or is over the server's limits.
     """
+    expected_offset: _builtins.int
+    """If set: append only if the first record gets this offset, else FAILED_PRECONDITION with a ProduceRefused."""
     def __init__(
         self,
         *,
         batch: _builtins.bytes = ...,
+        expected_offset: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_offset", b"_expected_offset", "expected_offset", b"expected_offset"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_offset", b"_expected_offset", "batch", b"batch", "expected_offset", b"expected_offset"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__expected_offset: _TypeAlias = _typing.Literal["expected_offset"]  # noqa: Y015
+    _WhichOneofArgType__expected_offset: _TypeAlias = _typing.Literal["_expected_offset", b"_expected_offset"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_offset) -> _WhichOneofReturnType__expected_offset | None: ...
 
 Global___ProduceBatchRequest: _TypeAlias = ProduceBatchRequest  # noqa: Y015
 
@@ -319,6 +358,7 @@ class ConsumeBatchesRequest(_message.Message):
     END_OFFSET_FIELD_NUMBER: _builtins.int
     FOLLOW_FIELD_NUMBER: _builtins.int
     BYTES_MAX_FIELD_NUMBER: _builtins.int
+    LINEARIZABLE_FIELD_NUMBER: _builtins.int
     offset: _builtins.int
     """OUT_OF_RANGE before the start of the log; past its end only with `follow`"""
     earliest: _builtins.bool
@@ -335,6 +375,8 @@ class ConsumeBatchesRequest(_message.Message):
     """Bytes of frames in one response, at most 1 MiB; 0: that. A frame is never cut, so a larger one comes alone:
     a client's own limit on message size (4 MiB unless raised) must hold the server's largest batch.
     """
+    linearizable: _builtins.bool
+    """as in ConsumeRequest, when the call arrives"""
     def __init__(
         self,
         *,
@@ -345,10 +387,11 @@ class ConsumeBatchesRequest(_message.Message):
         end_offset: _builtins.int | None = ...,
         follow: _builtins.bool = ...,
         bytes_max: _builtins.int = ...,
+        linearizable: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_end_offset", b"_end_offset", "earliest", b"earliest", "end_offset", b"end_offset", "latest", b"latest", "offset", b"offset", "start", b"start", "time_ns", b"time_ns"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_end_offset", b"_end_offset", "bytes_max", b"bytes_max", "earliest", b"earliest", "end_offset", b"end_offset", "follow", b"follow", "latest", b"latest", "offset", b"offset", "start", b"start", "time_ns", b"time_ns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_end_offset", b"_end_offset", "bytes_max", b"bytes_max", "earliest", b"earliest", "end_offset", b"end_offset", "follow", b"follow", "latest", b"latest", "linearizable", b"linearizable", "offset", b"offset", "start", b"start", "time_ns", b"time_ns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__end_offset: _TypeAlias = _typing.Literal["end_offset"]  # noqa: Y015
     _WhichOneofArgType__end_offset: _TypeAlias = _typing.Literal["_end_offset", b"_end_offset"]  # noqa: Y015
@@ -463,3 +506,84 @@ class OffsetRange(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___OffsetRange: _TypeAlias = OffsetRange  # noqa: Y015
+
+@_typing.final
+class NotLeader(_message.Message):
+    """With FAILED_PRECONDITION: this server does not lead, and the call may not be sent on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEADER_ID_FIELD_NUMBER: _builtins.int
+    LEADER_ADDR_FIELD_NUMBER: _builtins.int
+    leader_id: _builtins.str
+    """empty: no leader is known at this time"""
+    leader_addr: _builtins.str
+    """its rpc_addr"""
+    def __init__(
+        self,
+        *,
+        leader_id: _builtins.str = ...,
+        leader_addr: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["leader_addr", b"leader_addr", "leader_id", b"leader_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NotLeader: _TypeAlias = NotLeader  # noqa: Y015
+
+@_typing.final
+class ProduceRefused(_message.Message):
+    """Why a produce was refused. Nothing was stored."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Reason:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ProduceRefused._Reason.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        UNKNOWN: ProduceRefused._Reason.ValueType  # 0
+        EXPECTED_OFFSET: ProduceRefused._Reason.ValueType  # 1
+        """the log has moved on: `actual` is its end"""
+        SEQUENCE_GAP: ProduceRefused._Reason.ValueType  # 2
+        """`actual` is the sequence number that comes next"""
+        STALE_EPOCH: ProduceRefused._Reason.ValueType  # 3
+        """`actual` is the producer's newest epoch"""
+        ALREADY_STORED: ProduceRefused._Reason.ValueType  # 4
+        """stored so long ago that its offsets are not known any more"""
+
+    class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper): ...
+    UNKNOWN: ProduceRefused.Reason.ValueType  # 0
+    EXPECTED_OFFSET: ProduceRefused.Reason.ValueType  # 1
+    """the log has moved on: `actual` is its end"""
+    SEQUENCE_GAP: ProduceRefused.Reason.ValueType  # 2
+    """`actual` is the sequence number that comes next"""
+    STALE_EPOCH: ProduceRefused.Reason.ValueType  # 3
+    """`actual` is the producer's newest epoch"""
+    ALREADY_STORED: ProduceRefused.Reason.ValueType  # 4
+    """stored so long ago that its offsets are not known any more"""
+
+    REASON_FIELD_NUMBER: _builtins.int
+    EXPECTED_FIELD_NUMBER: _builtins.int
+    ACTUAL_FIELD_NUMBER: _builtins.int
+    reason: Global___ProduceRefused.Reason.ValueType
+    expected: _builtins.int
+    """what the request said"""
+    actual: _builtins.int
+    def __init__(
+        self,
+        *,
+        reason: Global___ProduceRefused.Reason.ValueType = ...,
+        expected: _builtins.int = ...,
+        actual: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actual", b"actual", "expected", b"expected", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProduceRefused: _TypeAlias = ProduceRefused  # noqa: Y015

@@ -16,11 +16,17 @@ without parsing text:
                             `ErrorStatus`, whose code and message repeat those of the call and whose
                             details hold an OffsetRange. Go reads it with status.FromError(err).Details(), Java
                             with StatusProto.fromThrowable, Python with grpc_status.rpc_status.
+                            With FAILED_PRECONDITION, where another server has to be asked: a NotLeader. With
+                            FAILED_PRECONDITION or ALREADY_EXISTS of a produce: a ProduceRefused.
   grpc-retry-pushback-ms    with RESOURCE_EXHAUSTED and UNAVAILABLE: wait this long (decimal digits) before
                             the next attempt. gRPC's own retries obey it.
 
 gRPC itself refuses a message over the server's limit, and calls beyond the server's number of calls, with
 RESOURCE_EXHAUSTED without that key.
+
+Any server of a cluster answers every call. One that does not lead sends produces on to the leader, unless the call
+carries the metadata `raftlog-no-forward: 1`; then it answers FAILED_PRECONDITION with a NotLeader. Consumers get what
+a quorum has stored (committed), from any server; `linearizable` asks for all that was acknowledged before the call.
 
 The subject of a call is the common name of the client's certificate. A call without a subject fails with
 UNAUTHENTICATED, one whose subject the policy does not allow with PERMISSION_DENIED. The policy is asked again for
