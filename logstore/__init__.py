@@ -28,7 +28,7 @@ from logstore.errors import (
     RecordTooLarge,
     UnsupportedFormat,
 )
-from logstore.frame import Kind
+from logstore.frame import Base, Kind, RawEntry
 from logstore.log import Log
 from logstore.record import Record
 
@@ -36,6 +36,7 @@ __all__ = [
     "GIB",
     "KIB",
     "MIB",
+    "Base",
     "BatchTooLarge",
     "Config",
     "CorruptBatch",
@@ -53,6 +54,7 @@ __all__ = [
     "NoLog",
     "OffsetOutOfRange",
     "QueueFull",
+    "RawEntry",
     "Record",
     "RecordBatch",
     "RecordCompacted",

@@ -15,7 +15,8 @@ from typing import Final, NamedTuple
 from logstore.checksum import crc32c
 from logstore.config import KIB, Config
 from logstore.directory import Directory
-from logstore.encode import PADDING, check_value_size, entry_data_of
+from logstore.encode import PADDING, check_value_size
+from logstore.entry import Place, Unstamped, data_of, stamp, unstamped_records
 from logstore.errors import DiskFull, LogError, LogPoisoned
 from logstore.filesystem import BytesLike
 from logstore.frame import (
@@ -140,61 +141,62 @@ class Appender:
 
     # ── batches ─────────────────────────────────────────────────────────────────────────────────────
 
-    def write(self, payloads: list[Payload], kind: Kind, term: int) -> list[int | LogError]:
-        """The first offset of each payload, or the error why it and all after it were not appended."""
+    def write_batches(self, payloads: list[Payload]) -> list[int | LogError]:
+        """As `write`, for batches of records that are appended now, in the term of the last entry."""
+        now = self._clock()
+        return self.write([unstamped_records(payload, now) for payload in payloads])
+
+    def write(self, entries: Sequence[Unstamped]) -> list[int | LogError]:
+        """The first offset of each entry, or the error why it and all after it were not appended."""
         outcomes: list[int | LogError] = []
         try:
-            while len(outcomes) < len(payloads):
-                rest = payloads[len(outcomes) :] if outcomes else payloads
+            while len(outcomes) < len(entries):
+                rest = entries[len(outcomes) :] if outcomes else entries
                 count = self._count_fitting(rest)
                 if count:
-                    outcomes += self._write_group(rest[:count], kind, term)
+                    outcomes += self._write_group(rest[:count])
                 else:
                     self._roll()
         except LogError as error:
-            outcomes += [error] * (len(payloads) - len(outcomes))
+            outcomes += [error] * (len(entries) - len(outcomes))
         return outcomes
 
-    def _count_fitting(self, payloads: list[Payload]) -> int:
-        """How many of the payloads fit the active segment; an empty one takes any single payload."""
+    def _count_fitting(self, entries: Sequence[Unstamped]) -> int:
+        """How many of the entries fit the active segment; an empty one takes any single entry."""
         tail = self.active.tail
         room = self._segment_bytes_max - tail.position - MARK_BYTES
-        for count, payload in enumerate(payloads):
-            room -= BODY_CRC_START + payload.size
+        for count, entry in enumerate(entries):
+            room -= entry.size
             if room < 0:
                 return 1 if count == 0 and tail.next_index == self.active.base_index else count
-        return len(payloads)
+        return len(entries)
 
-    def _write_group(self, payloads: Sequence[Payload], kind: Kind, term: int) -> list[int]:
-        """Stamp payloads that fit the active segment and write them at once."""
+    def _write_group(self, entries: Sequence[Unstamped]) -> list[int]:
+        """Stamp entries that fit the active segment and write them at once."""
         active = self.active
-        position, index, offset, _, time, chain = active.tail
-        time = max(time, self._clock())
+        tail = active.tail
+        position, place = tail.position, Place(*tail[1:])
+        configuration = self.configuration
         buffers: list[BytesLike] = []
         rows: list[tuple[int, int, int, int]] = []
         if self._marked_index < self.durable_index:
             buffers.append(pack_mark(active.header.segment_id, self.durable_index))
             position += MARK_BYTES
-        for payload in payloads:
-            length = BODY_CRC_START + payload.size
-            stamp = _pack_stamp(
-                index, term, offset, time, 0, FORMAT_VERSION, kind, payload.record_count, length, payload.crc
-            )
-            chain = crc32c(chain, stamp)
-            buffers += (_pack_link(FRAME_MAGIC, chain), stamp, *payload.buffers)
-            rows.append((offset, position, term, time))
-            position += length
-            index += 1
-            offset += payload.record_count
+        for entry in entries:
+            offset = place.offset
+            if entry.kind == Kind.CONFIGURATION:
+                configuration = Configuration(place.entry_index, data_of(entry))
+            place = stamp(entry, place, buffers)
+            rows.append((offset, position, place.term, place.time))
+            position += entry.size
 
         self._put(buffers, position, len(rows))
         first_row = active.end_index - active.base_index
         for row, fields in enumerate(rows, first_row):
             active.index.put(row, *fields)
-        active.tail = _new_tail((position, index, offset, term, time, chain))
+        active.tail = _new_tail((position, *place))
         self._marked_index = self.durable_index
-        if kind == Kind.CONFIGURATION:
-            self.configuration = Configuration(index - 1, entry_data_of(payloads[-1]))
+        self.configuration = configuration
         return [row[0] for row in rows]
 
     def write_last_mark(self) -> bool:

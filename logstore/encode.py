@@ -160,12 +160,6 @@ def encode_remaining(
     )
 
 
-def entry_data_of(payload: Payload) -> bytes:
-    """What `encode_entry` was given."""
-    whole = b"".join(payload.buffers)
-    return whole[PRODUCER.size : PRODUCER.size + PRODUCER.unpack_from(whole)[4]]
-
-
 def _bytes_of(value: object) -> bytes:
     try:
         return bytes(memoryview(value))  # type: ignore[arg-type]  # refuses str and int, which bytes() takes

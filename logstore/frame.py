@@ -41,6 +41,25 @@ class Kind(IntEnum):
     CONFIGURATION = 4  # of the cluster
 
 
+class RawEntry(NamedTuple):
+    """An entry as it travels between the machines of a cluster."""
+
+    index: int  # type: ignore[assignment]  # from 1; it hides tuple.index, which nobody needs here
+    term: int
+    kind: Kind
+    data: bytes  # RECORDS: the whole frame, of whose stamp only time, kind, span, length and body CRC count
+
+
+class Base(NamedTuple):
+    """The place in front of the first entry of a log."""
+
+    index: int  # type: ignore[assignment]  # of the entry before the first; it hides tuple.index
+    term: int  # of that entry
+    offset: int  # of the log's first record
+    time: int  # append time of the entry before the first, UTC nanoseconds
+    chain: int  # its header CRC
+
+
 class Section(IntEnum):
     """Bits of the optional columns of a body."""
 

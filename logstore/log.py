@@ -14,7 +14,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Final, Self
 from weakref import WeakSet
 
-from logstore import reading
+from logstore import reading, replication
 from logstore.append_queue import AppendQueue
 from logstore.appender import NO_ROOM
 from logstore.batch import OFFSET_LIMIT, RecordBatch
@@ -22,7 +22,8 @@ from logstore.compaction import Compaction, compact
 from logstore.config import MIB, Config
 from logstore.cursor import Cursor, View, at_one_epoch
 from logstore.directory import Directory
-from logstore.encode import check_payload, encode_batch, encode_entry, encode_value
+from logstore.encode import encode_batch, encode_value
+from logstore.entry import TERM_LIMIT, check_entries
 from logstore.errors import (
     DiskFull,
     LogClosed,
@@ -31,11 +32,10 @@ from logstore.errors import (
     NoLog,
     OffsetOutOfRange,
     QueueFull,
-    RecordTooLarge,
 )
 from logstore.filesystem import FileSystem, Lock, OsFileSystem, call_in_forked_children, process_id
 from logstore.follower import Follower
-from logstore.frame import CONFIGURATION_BYTES_MAX, Kind, Payload
+from logstore.frame import Base, Payload, RawEntry
 from logstore.housekeeping import Housekeeper
 from logstore.opening import Configuration, Repair, open_directory, remove_files
 from logstore.read_only import ReadOnlyView
@@ -51,8 +51,6 @@ if TYPE_CHECKING:
 
     Value = Buffer | Record
     Batch = Iterable[Value] | RecordBatch | bytes
-
-TERM_LIMIT: Final = 1 << 63  # terms are below it, so that they fit i64 columns
 
 LOOK_AGAIN_S: Final = 0.1  # how often a read-only log looks for new records while somebody waits for them
 
@@ -452,15 +450,20 @@ class Log:
 
     # ── removing ────────────────────────────────────────────────────────────────────────────────────
 
-    def truncate(self, lowest: int) -> int:
+    def truncate(self, lowest: int, *, below_index: int | None = None) -> int:
         """Remove the segments whose last offset is below `lowest`, and return the bytes freed.
 
-        The active segment stays. `start` is then the first offset of the first segment left. Durable on return.
+        With `below_index` only those all of whose entries are below it. The active segment stays. `start` is then
+        the first offset of the first segment left. Durable on return.
         """
         writer = self._writer
         with writer.maintenance():
-            segments = writer.layout.segments[:-1]
-            return writer.remove_oldest(sum(segment.end_offset <= lowest for segment in segments))
+            return writer.remove_oldest(
+                sum(
+                    segment.end_offset <= lowest and (below_index is None or segment.end_index <= below_index)
+                    for segment in writer.layout.segments[:-1]
+                )
+            )
 
     def truncate_suffix(self, end: int) -> int:
         """Forget every record at or above `end`, and return the bytes freed. Durable on return.
@@ -499,9 +502,18 @@ class Log:
 
     def reset(self, start: int = 0) -> None:
         """Forget everything: an empty log whose first record will have offset `start`. Durable on return."""
-        if not 0 <= start < OFFSET_LIMIT:
-            raise ValueError(f"a log cannot start at offset {start}")
-        self._writer.reset(start)
+        self.begin_at(Base(index=0, term=0, offset=start, time=0, chain=0))
+
+    def begin_at(self, base: Base) -> None:
+        """Forget everything: an empty log whose next entry has index base.index + 1. Durable on return.
+
+        A crash meanwhile leaves the log without some of its last entries, an empty one, or the new one.
+        """
+        if not (0 <= base.offset < OFFSET_LIMIT and base.index >= 0 and 0 <= base.term < TERM_LIMIT):
+            raise ValueError(
+                f"a log cannot start at offset {base.offset}, after entry {base.index} of term {base.term}"
+            )
+        self._writer.begin_at(base)
 
     def remove(self) -> None:
         """Close the log and delete its files; the directory too, unless it holds others."""
@@ -532,38 +544,44 @@ class Log:
         """The newest entry of kind CONFIGURATION."""
         return self._writer.configuration
 
-    def append_entry(
-        self, entry: RecordBatch | bytes, *, index: int, term: int, kind: Kind = Kind.RECORDS
-    ) -> None:
-        """Append a batch, or the bytes of a command, no-op or configuration, as entry `index`.
+    @property
+    def base(self) -> Base:
+        """The place in front of the first entry that exists."""
+        return replication.base(self._view)
 
-        Raises IndexOutOfRange with nothing changed unless `index` is last_index + 1, ValueError if `term` is below
-        that of the entry before; RecordTooLarge for a configuration over CONFIGURATION_BYTES_MAX, which each
-        segment's header repeats; otherwise as `append_batch`.
+    def append_raw(self, entries: Sequence[RawEntry]) -> None:
+        """Append entries whose place a cluster has decided: one write for each segment and one sync for all.
+
+        Nothing changed: IndexOutOfRange unless the first is last_index + 1; ValueError if indexes do not ascend by
+        one or terms descend; CorruptBatch for a damaged frame; RecordTooLarge for a configuration over
+        CONFIGURATION_BYTES_MAX. Otherwise as `append`, but DiskFull may leave the first of the entries: see
+        `last_index`.
         """
-        if (kind == Kind.RECORDS) != isinstance(entry, RecordBatch):
-            raise TypeError("entries of kind RECORDS are RecordBatch, all others are bytes")
-        kind = Kind(kind)
-        if not 0 <= term < TERM_LIMIT:
-            raise ValueError(f"no entry can have term {term}")
-        if kind == Kind.CONFIGURATION and isinstance(entry, bytes) and len(entry) > CONFIGURATION_BYTES_MAX:
-            raise RecordTooLarge(len(entry), CONFIGURATION_BYTES_MAX)
-        if isinstance(entry, RecordBatch):
-            payload = entry.payload(self.config)
-        else:
-            payload = encode_entry(entry)
-            check_payload(payload, self.config)
-        self._writer.append_entry(payload, kind, term=term, index=index)
+        if entries:
+            self._writer.append_entries(check_entries(entries), entries[0].index)
 
-    def entries(self, first: int, end: int | None = None, *, bytes_max: int = MIB) -> list[reading.Entry]:
-        """Entries first..end-1, as many as fit `bytes_max` but at least one; IndexOutOfRange if there is none."""
+    def raw_entries(self, first: int, end: int, *, bytes_max: int = MIB) -> list[RawEntry]:
+        """Entries first..end-1 as far as they were written, verified: as many as fit `bytes_max`, at least one.
+
+        Raises IndexOutOfRange if there is none, CorruptLog if the first is damaged; before a later one it ends.
+        """
         self._require_open()
-        return at_one_epoch(self._view, partial(reading.entries, self._view, first, end, bytes_max))
+        return at_one_epoch(self._view, partial(replication.raw_entries, self._view, first, end, bytes_max))
 
     def term(self, index: int) -> int:
         """The term of an entry, or of the one before the first; IndexOutOfRange for others."""
         self._require_open()
-        return at_one_epoch(self._view, partial(reading.term, self._view, index))
+        return at_one_epoch(self._view, partial(replication.term, self._view, index))
+
+    def offset_of(self, index: int) -> int:
+        """The first offset of an entry; behind the last entry, that of the next record. Else IndexOutOfRange."""
+        self._require_open()
+        return at_one_epoch(self._view, partial(replication.offset_of, self._view, index))
+
+    def index_of(self, offset: int) -> int:
+        """The entry that holds the record, written though perhaps not durable; else OffsetOutOfRange."""
+        self._require_open()
+        return at_one_epoch(self._view, partial(replication.index_of, self._view, offset))
 
     def truncate_entries(self, index: int) -> int:
         """Forget entry `index` and all after it, and return the bytes freed. Durable on return."""

@@ -18,10 +18,10 @@ from logstore.config import Config
 from logstore.directory import Directory
 from logstore.errors import CorruptLog, DiskFull, LogPoisoned, NoLog
 from logstore.filesystem import File
-from logstore.frame import MARK_BYTES, SegmentHeader, pack_segment_header
+from logstore.frame import MARK_BYTES, Base, SegmentHeader, pack_segment_header
 from logstore.index import ROW, Index, read_saved_header
 from logstore.recovery import Survey, Verdict, corrupt, judge, read_header, survey_unvouched
-from logstore.segment import Segment, new_segment_id
+from logstore.segment import Segment, new_segment_id, write_store
 from logstore.walk import READ_BYTES, Tail
 
 log = logging.getLogger("logstore")
@@ -258,6 +258,22 @@ FIRST_SEGMENT: Final = SegmentHeader(
     segment_id=0, base_index=1, base_offset=0, previous_term=0, previous_time=0, previous_crc=0, durable_index=0,
     stale_end=0, configuration_index=0, configuration=b"",
 )  # fmt: skip
+
+
+def begin_log(directory: Directory, base: Base) -> Segment:
+    """The first segment of a log that begins behind `base`. It appears whole or not at all; durable on return.
+
+    Were its name there without its header, nothing would tell that no entry is missing before it.
+    """
+    header = FIRST_SEGMENT._replace(
+        base_index=base.index + 1, base_offset=base.offset, previous_term=base.term, previous_time=base.time,
+        previous_crc=base.chain, durable_index=base.index,
+    )  # fmt: skip
+    segment = write_store(directory, header, (), Tail.at_start(header))
+    directory.put_in_place(segment.store_path)
+    segment.file.path = segment.store_path
+    activate(segment)
+    return segment
 
 
 def create_segment(directory: Directory, header: SegmentHeader, spare: str | None = None) -> Segment:

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from logstore.batch import RecordBatch
 from logstore.cursor import Cursor, View, at_one_epoch, require_open
-from logstore.errors import IndexOutOfRange, LogError, OffsetOutOfRange
-from logstore.frame import Kind
+from logstore.errors import LogError, OffsetOutOfRange
 from logstore.gather import gather
 from logstore.record import Record
 from logstore.walk import Item
@@ -141,48 +140,6 @@ def offset_at(view: View, time: int) -> int:
             if row < index.count:
                 return min(index.offset(row), end)
     return end
-
-
-class Entry(NamedTuple):
-    """An entry as replication sees it: a frame with its place in the log."""
-
-    entry_index: int
-    term: int
-    kind: Kind
-    first_offset: int
-    end_offset: int
-    frame: bytes  # as on disk
-
-
-def entries(view: View, first: int, end: int | None, bytes_max: int) -> list[Entry]:
-    layout = view.layout
-    end = layout.active.end_index if end is None else end
-    found: list[Entry] = []
-    held = 0
-    while first < end:
-        segment = layout.at_index(first)
-        walk = segment.walk(first, read_bytes=bytes_max)
-        while first < min(segment.end_index, end):
-            item = walk.next()
-            if item is None or item.damage:
-                raise segment.damaged(walk, item)
-            if found and held + item.length > bytes_max:
-                return found
-            held += item.length
-            first = item.end_index
-            kind = Kind(item.kind)
-            found.append(Entry(item.entry_index, item.term, kind, item.offset, item.end_offset, item.data()))
-    if not found:
-        raise IndexOutOfRange(first, layout.base_indexes[0], layout.active.end_index - 1)
-    return found
-
-
-def term(view: View, index: int) -> int:
-    layout = view.layout
-    if index == layout.base_indexes[0] - 1:
-        return layout.segments[0].header.previous_term
-    segment = layout.at_index(index)
-    return segment.index.term(index - segment.base_index)
 
 
 class SegmentSummary(NamedTuple):

@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 
 from logstore.batch import NO_HEADERS, RecordBatch, decode_frame, entry_data
 from logstore.column import cut_strings, decode_headers
-from logstore.frame import FRAME_HEADER_BYTES, Kind, Section, parse_frame_header
+from logstore.frame import FRAME_HEADER_BYTES, Kind, RawEntry, Section, parse_frame_header
 from logstore.index import ROW
 from logstore.record import Headers, Record
 
 Int64s = NDArray[np.int64]
 
 _new_record: Final[Callable[[tuple[Any, ...]], Record]] = partial(tuple.__new__, Record)
+_new_entry: Final[Callable[[tuple[Any, ...]], RawEntry]] = partial(tuple.__new__, RawEntry)
 
 
 class Run:
@@ -118,6 +119,19 @@ class Run:
                 entry_data(parse_frame_header(self._buffer, start), self._buffer, start),
                 self.entry_index + number,
             )
+
+    def raw_entries(self) -> Iterator[tuple[int, RawEntry]]:
+        """(bytes of the frame, entry) of each frame."""
+        buffer, starts = self._buffer, self._starts
+        columns = (self.terms, self.kinds, starts, self.lengths, self._half(80))
+        for index, (term, kind, at, length, data_bytes) in enumerate(
+            zip(*(column.tolist() for column in columns), strict=True), start=self.entry_index
+        ):
+            if kind == Kind.RECORDS:
+                yield length, _new_entry((index, term, Kind.RECORDS, buffer[at : at + length]))
+            else:
+                data_at = at + FRAME_HEADER_BYTES
+                yield length, _new_entry((index, term, Kind(kind), buffer[data_at : data_at + data_bytes]))
 
     def before(self, end: int) -> Run:
         """The frames that start before offset `end`."""

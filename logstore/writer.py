@@ -16,17 +16,18 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import islice
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from logstore.appender import NO_ROOM, Appender
 from logstore.config import Config
 from logstore.directory import Directory
 from logstore.encode import encode_value
+from logstore.entry import Unstamped
 from logstore.errors import DiskFull, IndexOutOfRange, LogClosed, LogError, LogPoisoned, OffsetOutOfRange
-from logstore.frame import Kind, Payload
+from logstore.frame import Base, Payload
 from logstore.group_commit import GroupCommit
 from logstore.layout import Layout
-from logstore.opening import FIRST_SEGMENT, NO_CONFIGURATION, Configuration, Opened, create_segment
+from logstore.opening import NO_CONFIGURATION, Configuration, Opened, begin_log
 from logstore.segment import Segment
 from logstore.truncation import cut_segment, find_configuration
 from logstore.waking import Waker
@@ -36,6 +37,9 @@ log = logging.getLogger("logstore")
 
 AROUND_BYTES_MAX: Final = 256  # of a mark, a frame's header and padding
 CUTS_MAX: Final = 64  # a cursor that slept through more counts as overtaken
+
+
+A = TypeVar("A", Payload, Unstamped)
 
 
 class Cut(NamedTuple):
@@ -48,17 +52,15 @@ class Cut(NamedTuple):
 Outcomes = Sequence[int | LogError | ValueError]  # per payload: its first offset, or why it was not appended
 
 
-class _Entry(NamedTuple):
+class _Entries(NamedTuple):
     """An append whose place in the log was decided elsewhere."""
 
-    payload: Payload
-    kind: Kind
-    term: int
-    entry_index: int  # that it must become
+    entries: list[Unstamped]
+    first_index: int  # that the first must become
 
 
-# What a thread may ask for: records to be appended, an entry to be appended, an entry to be made durable.
-_Request = list[Payload] | _Entry | int
+# What a thread may ask for: records to be appended, entries to be appended, an entry to be made durable.
+_Request = list[Payload] | _Entries | int
 
 
 class Writer:
@@ -160,14 +162,15 @@ class Writer:
         """
         return self._request(payloads)
 
-    def append_entry(self, payload: Payload, kind: Kind, *, term: int, index: int) -> None:
-        """Append entry `index`.
+    def append_entries(self, entries: list[Unstamped], first_index: int) -> None:
+        """Append entries from `first_index` on, as one group; durable on return with sync="always".
 
         Nothing changed: IndexOutOfRange if another one is next, ValueError if the one before has a higher term.
+        DiskFull and LogPoisoned leave whole entries, of segments that were filled before: see `last_index`.
         """
-        _first(self._request(_Entry(payload, kind, term, index)))
+        _first(self._request(_Entries(entries, first_index)))
 
-    def _request(self, request: list[Payload] | _Entry) -> Outcomes:
+    def _request(self, request: list[Payload] | _Entries) -> Outcomes:
         if self._is_synced:
             return self._commits.submit(request)
         while len(unsynced := self._unsynced) >= self._config.unsealed_segments_max:
@@ -193,35 +196,40 @@ class Writer:
             else:
                 outcomes += self._write_group(group, sizes)
                 group, sizes = [], []
-                outcomes.append([self._write_entry(request)])
+                outcomes.append([self._write_entries(request)])
         outcomes += self._write_group(group, sizes)
         return outcomes
 
     def _write_group(self, payloads: list[Payload], sizes: list[int]) -> list[Outcomes]:
-        term = self._appender.active.tail.term  # terms never go back
-        outcomes = self._append(payloads, Kind.RECORDS, term)
+        outcomes = self._append(payloads, self._appender.write_batches)
         if len(outcomes) == len(sizes) == sizes.count(1):
             return [[outcome] for outcome in outcomes]
         rest = iter(outcomes)
         return [list(islice(rest, size)) for size in sizes]
 
-    def _write_entry(self, entry: _Entry) -> int | LogError | ValueError:
+    def _write_entries(self, request: _Entries) -> int | LogError | ValueError:
+        """The offset of the last entry, or why it was not appended."""
         last, last_term = self.last_index, self._appender.active.tail.term
-        if entry.entry_index != last + 1:
-            return IndexOutOfRange(entry.entry_index, self.layout.base_indexes[0], last)
-        if entry.term < last_term:
-            return ValueError(f"entry {last + 1} cannot have term {entry.term}: entry {last} has {last_term}")
-        return self._append([entry.payload], entry.kind, entry.term)[0]
+        if request.first_index != last + 1:
+            return IndexOutOfRange(request.first_index, self.layout.base_indexes[0], last)
+        term = request.entries[0].term
+        if term < last_term:
+            return ValueError(f"entry {last + 1} cannot have term {term}: entry {last} has {last_term}")
+        return self._append(request.entries, self._appender.write)[-1]
 
-    def _append(self, payloads: list[Payload], kind: Kind, term: int) -> list[int | LogError]:
+    def _append(
+        self, appends: list[A], write: Callable[[list[A]], list[int | LogError]]
+    ) -> list[int | LogError]:
         if self._refusal is not None:  # because of a request before, which was served together with this one
-            return [self._refusal()] * len(payloads)
+            return [self._refusal()] * len(appends)
+        if not appends:
+            return []
         try:
-            outcomes = self._appender.write(payloads, kind, term)
+            outcomes = write(appends)
         except BaseException as error:
             self._note_failure(error)
             raise
-        if outcomes and isinstance(outcomes[-1], LogPoisoned):
+        if isinstance(outcomes[-1], LogPoisoned):
             self._poison(outcomes[-1])
         return outcomes
 
@@ -497,25 +505,24 @@ class Writer:
         self.cuts = (*self.cuts[1 - CUTS_MAX :], Cut(self.epoch + 2, end))
         self.epoch += 1  # and once more when it is done
 
-    def reset(self, start: int) -> None:
-        """Forget everything: an empty log that starts at offset `start` and entry 1. Durable on return."""
-        with self.maintenance(), self._exclusive(), self._poisoning("a reset", is_locked=True):
+    def begin_at(self, base: Base) -> None:
+        """Forget everything: an empty log whose next entry follows `base`. Durable on return."""
+        with self.maintenance(), self._exclusive(), self._poisoning("a new beginning", is_locked=True):
             self._announce_cut(0)
             while self._appender.spares:  # they hold entries with the numbers that come again now
                 self._directory.fs.remove(self._appender.spares.pop())
-            for segment in reversed(self.layout.segments):
+            for segment in reversed(self.layout.segments):  # newest first: a crash leaves no gap
                 self._directory.fs.remove(segment.store_path)
                 self._directory.remove_if_exists(segment.index_path)
                 self._directory.sync()
-            first = create_segment(self._directory, FIRST_SEGMENT._replace(base_offset=start))
-            first.file.sync()
+            first = begin_log(self._directory, base)
             self._unsynced = []
             self.layout = Layout.of((first,))
-            self._appender.durable_index = 0
+            self._appender.durable_index = base.index
             self._appender.configuration = NO_CONFIGURATION
             self._appender.go_on_in(first)
             self.epoch += 1
-            self._publish(start)
+            self._publish(base.offset)
 
 
 def _first(outcomes: Outcomes) -> int:
