@@ -26,8 +26,9 @@ from logstore.encode import encode_batch
 from logstore.errors import RecordTooLarge
 from logstore.frame import wire_frame
 from logstore.waking import Alarm, Waker
-from raftlog.client.failures import CallFailed, Ending, failure
+from raftlog.client.failures import CallFailed, failure
 from raftlog.errors import RaftlogError
+from raftlog.net.stream_ending import StreamEnding
 from raftlog.pb.log.v1 import log_pb2 as pb
 
 RECORD_OVERHEAD_BYTES: Final = 64  # an estimate of a record's share of the columns
@@ -273,7 +274,7 @@ class Producer:
             return
         if self._stream is None:
             self._stream = self._stub.ProduceBatchStream()
-            ending = Ending(self._stream)
+            ending = StreamEnding(self._stream)
             self._reader = self._loop.create_task(self._read_answers(self._stream, ending))
         batch.sent_at = self._loop.time()
         self._in_flight.append(batch)
@@ -285,7 +286,7 @@ class Producer:
                 raise
             # The reader learns why, and tells those who wait.
 
-    async def _read_answers(self, stream: Any, ending: Ending) -> None:
+    async def _read_answers(self, stream: Any, ending: StreamEnding) -> None:
         """Settle batches in the order in which they were sent, until the stream ends."""
         error: Exception = CallFailed(
             grpc.StatusCode.UNAVAILABLE, "the server ended the stream", is_unknown=True
