@@ -61,6 +61,10 @@ class InvalidRecord(RaftlogError):
     """The caller's record cannot be stored as it is. Nothing changed; a retry fails again."""
 
 
+class InvalidRequest(RaftlogError):
+    """The caller's request lacks something, or has it in a form that is not understood. Nothing changed."""
+
+
 class ServerStopping(RaftlogError):
     """The server ends its calls. What was answered is stored; try again at another server, or later."""
 
@@ -87,6 +91,10 @@ class NotLeader(RaftlogError):
 
 class OutcomeUnknown(RaftlogError):
     """Leadership was lost, or the time was over, before a quorum had it: it may be stored later, or never."""
+
+
+class NotCaughtUp(RaftlogError):
+    """This server did not learn in time what was acknowledged before a read. Nothing changed; try again, or elsewhere."""
 
 
 class ProduceRefused(RaftlogError):
@@ -142,3 +150,7 @@ class IdentityError(RaftlogError):
 
 class NodeFailed(RaftlogError):
     """This server's disk or log failed: it takes part in the cluster no more until it is restarted."""
+
+
+class InvalidRequest(RaftlogError):
+    """The caller asked for what cannot be. Nothing changed; the same request fails again."""

@@ -10,7 +10,9 @@ from raftlog.pb.raftlog.v1 import command_pb2 as pb
 from raftlog.raft.configuration import Configuration, ConfigurationChange, InvalidChange, apply_change
 from raftlog.wire.configurations import configuration_from_bytes, configuration_to_bytes
 
-HISTORY_MAX: Final = 10_000  # configurations that are remembered; a log that begins before the oldest cannot be shipped
+HISTORY_MAX: Final = (
+    10_000  # configurations that are remembered; a log that begins before the oldest cannot be shipped
+)
 
 
 class Member(NamedTuple):
@@ -57,7 +59,9 @@ class Members:
     def change(self, index: int, data: bytes) -> bool:
         """Apply an entry of kind configuration; False if it changes nothing, as the core, too, ignores it then."""
         try:
-            configuration = apply_change(self.configuration, ConfigurationChange.from_bytes(data)).configuration
+            configuration = apply_change(
+                self.configuration, ConfigurationChange.from_bytes(data)
+            ).configuration
         except InvalidChange:
             return False
         left = set(self.configuration.members).difference(configuration.members)

@@ -13,9 +13,13 @@ from typing import Final, NamedTuple
 from raftlog.errors import AlreadyStored, SequenceGap, StaleEpoch
 from raftlog.pb.raftlog.v1 import command_pb2 as pb
 
-PRODUCERS_MAX: Final = 10_000  # beyond it the longest silent one is forgotten: its retries may be stored twice
+PRODUCERS_MAX: Final = (
+    10_000  # beyond it the longest silent one is forgotten: its retries may be stored twice
+)
 SILENCE_NS_MAX: Final = 7 * 24 * 3600 * 10**9  # by the log's time; forgotten after it
-RECENT_MAX: Final = 256  # batches of a producer whose offsets are remembered: more than may be on their way at once
+RECENT_MAX: Final = (
+    256  # batches of a producer whose offsets are remembered: more than may be on their way at once
+)
 
 
 class Sequence(NamedTuple):
@@ -24,12 +28,12 @@ class Sequence(NamedTuple):
     producer: int  # not 0
     epoch: int
     first: int  # sequence number of the first record
-    count: int
+    span: int  # records
 
 
 class StoredBatch(NamedTuple):
     first_sequence: int
-    count: int
+    span: int  # records
     first_offset: int
 
 
@@ -58,9 +62,9 @@ class Producers:
         state = self._states.get(batch.producer)
         if state is None or batch.epoch != state.epoch:
             state = self._states[batch.producer] = ProducerState(batch.epoch, 0, time)
-        state.next_sequence = batch.first + batch.count
+        state.next_sequence = batch.first + batch.span
         state.time = time
-        state.recent.append(StoredBatch(batch.first, batch.count, first_offset))
+        state.recent.append(StoredBatch(batch.first, batch.span, first_offset))
         self._states.move_to_end(batch.producer)
         self._expire(time)
 
@@ -77,7 +81,7 @@ class Producers:
             )
             for batch in state.recent:
                 producer.recent.add(
-                    first_sequence=batch.first_sequence, count=batch.count, first_offset=batch.first_offset
+                    first_sequence=batch.first_sequence, count=batch.span, first_offset=batch.first_offset
                 )
         return view.SerializeToString(deterministic=True)
 
@@ -113,8 +117,8 @@ def check(
     if batch.first > next_sequence:
         raise SequenceGap(batch.first, next_sequence)
     for stored in recent or ():
-        if stored.first_sequence <= batch.first < stored.first_sequence + stored.count:
-            if batch.first + batch.count > stored.first_sequence + stored.count:
+        if stored.first_sequence <= batch.first < stored.first_sequence + stored.span:
+            if batch.first + batch.span > stored.first_sequence + stored.span:
                 break  # cut differently than the first time: only a part of it is this one
             return stored.first_offset + batch.first - stored.first_sequence
     raise AlreadyStored(batch.first, next_sequence)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence as Many
+from collections.abc import Mapping
+from collections.abc import Sequence as Many
 from struct import Struct
 from typing import Final
 
@@ -92,7 +93,9 @@ class Views:
             views.producers = Producers.from_bytes(sections["producers"])
             views.cursors = Cursors.from_bytes(sections["cursors"])
         except (KeyError, ValueError, DecodeError) as error:
-            raise BadViews(f"the snapshot at entry {index} does not hold the views of this version: {error!r}") from error
+            raise BadViews(
+                f"the snapshot at entry {index} does not hold the views of this version: {error!r}"
+            ) from error
         views.log_start, views.time = log.start, log.time_ns
         return views
 

@@ -1,0 +1,245 @@
+"""The log of a cluster as one of its nodes has it: the operations."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Final, NamedTuple
+
+from logstore import Config, LogClosed, OffsetOutOfRange, Record
+from logstore.reading import Frames
+from raftlog.distributed.appends import Appends
+from raftlog.distributed.frames import Batch, Value
+from raftlog.distributed.housekeeping import Housekeeping
+from raftlog.distributed.membership import Membership
+from raftlog.distributed.proposals import Proposals
+from raftlog.distributed.replica import Replica
+from raftlog.engine import NodeId
+from raftlog.errors import InvalidRequest, NotLeader, Overloaded
+from raftlog.machines.cursors import GROUPS_MAX, NAME_CHARACTERS_MAX, Cursor
+from raftlog.net.addresses import split_address
+from raftlog.pb.raftlog.v1 import command_pb2 as pb
+from raftlog.raft.node import Status
+
+CLOSED: Final = "the log is closed"
+
+
+class Server(NamedTuple):
+    """A member of the cluster."""
+
+    id: str
+    address: str  # host:port
+    directory_id: str
+    is_leader: bool
+    is_voter: bool
+
+
+class DistributedLog:
+    """Appends go through the leader, reads are of what is committed. Belongs to one event loop.
+
+    Offsets count records from 0 without gaps, and are the same on all nodes. An append is acknowledged when a quorum of
+    the voters has it on disk, this node among them.
+    """
+
+    def __init__(self, replica: Replica) -> None:
+        """Of a replica that was started; it is stopped by `close`."""
+        self._replica = replica
+        self._log = replica.log
+        self._applier = replica.applier
+        self.config: Config = replica.log.config
+        self._appends = Appends(replica.driver, replica.applier, self.config, offset_of=replica.log.offset_of)
+        self._appends.refusal = self._why_not_append
+        replica.on_ready = self._appends.begin_term
+        self._proposals = Proposals(replica.driver, replica.applier)
+        self._membership = Membership(replica.driver, replica.applier, self._proposals)
+        self._housekeeping = Housekeeping(replica, self._membership, self._proposals)
+
+    @classmethod
+    @asynccontextmanager
+    async def opened(cls, replica: Replica) -> AsyncIterator[DistributedLog]:
+        """The log of a started replica, for as long as the context lasts."""
+        log = cls(replica)
+        try:
+            yield log
+        finally:
+            await log.close()
+
+    async def close(self) -> None:
+        """Take part in the cluster no more, and close the files. What was acknowledged is on disk. Twice is no error."""
+        await self._housekeeping.close()
+        await self._replica.stop()
+
+    # ── who leads ───────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def is_leader(self) -> bool:
+        """This node leads, and has applied all that was appended before: it can take appends."""
+        return self._replica.is_ready
+
+    def _why_not_append(self) -> Exception | None:
+        replica = self._replica
+        if replica.is_ready and not replica.is_full and not replica.is_handing_over:
+            return None
+        if replica.failure is not None:
+            return replica.failure
+        if replica.is_ready and replica.is_full:
+            return replica.full_error()
+        return self.not_leader()
+
+    def not_leader(self) -> NotLeader:
+        """Says who leads, as far as this node knows."""
+        leader = self._replica.leader
+        if leader is None or leader == self._replica.id:
+            return NotLeader()
+        known = self._applier.views.members.get(leader)
+        return NotLeader(leader, known.address if known is not None else "")
+
+    async def wait_for_leader(self, timeout_s: float) -> NodeId:
+        """Who leads, once that is known and, if it is this node, it can take appends; TimeoutError."""
+        async with asyncio.timeout(timeout_s):
+            return await self._replica.wait_for_leader()
+
+    async def transfer_leadership(self, to: str = "") -> str:
+        """Hand over to a voter, or to the one that has most of the log; returns who leads then."""
+        return await self._membership.transfer_leadership(NodeId(to) if to else None)
+
+    # ── appending ───────────────────────────────────────────────────────────────────────────────────
+
+    def begin_append(
+        self, batch: Batch, *, expected_offset: int | None = None
+    ) -> tuple[int, asyncio.Future[int]]:
+        """(how many records it has, the future of its first offset); see raftlog/distributed/appends.py."""
+        return self._appends.begin(batch, expected_offset=expected_offset)
+
+    async def room(self) -> None:
+        """Return when a batch that was begun is settled; at once if there is none."""
+        await self._appends.room()
+
+    async def append(self, value: Value, *, expected_offset: int | None = None) -> int:
+        """The offset of the record, once it is committed."""
+        return (await self.append_batch([value], expected_offset=expected_offset))[0]
+
+    async def append_batch(self, batch: Batch, *, expected_offset: int | None = None) -> tuple[int, int]:
+        """(first offset, end) of the records: stored all or none."""
+        span, future = self.begin_append(batch, expected_offset=expected_offset)
+        first = await future
+        return first, first + span
+
+    # ── reading: what is committed and durable here ─────────────────────────────────────────────────
+
+    @property
+    def start(self) -> int:
+        """Offset of the first record that exists."""
+        return min(max(self._log.start, self._applier.views.log_start), self._applier.end)
+
+    @property
+    def end(self) -> int:
+        """The high watermark: the offset behind the last record that can be read here."""
+        return self._applier.end
+
+    def read(self, offset: int) -> Record:
+        """The record; OffsetOutOfRange, or CorruptLog if its bytes are damaged here."""
+        if not self.start <= offset < self.end:
+            raise OffsetOutOfRange(offset, self.start, self.end)
+        return self._log.read(offset)
+
+    def frames(self, start: int | None = None, end: int | None = None, *, bytes_max: int) -> Iterator[Frames]:
+        """Frames with the records start..end-1, as `logstore.Log.frames`."""
+        start = self.start if start is None else start
+        end = self.end if end is None else min(end, self.end)
+        if not self.start <= start <= self.end:
+            raise OffsetOutOfRange(start, self.start, self.end)
+        return self._log.frames(start, end, bytes_max=bytes_max)
+
+    def offset_at(self, time: int) -> int:
+        """The first offset appended at or after `time`, UTC nanoseconds; `end` if there is none."""
+        return min(max(self._log.offset_at(time), self.start), self.end)
+
+    async def wait_async(self, seen_end: int) -> int:
+        """The high watermark, once it differs from `seen_end`; LogClosed when the log is closed."""
+        if self._replica.is_stopped:
+            raise LogClosed(CLOSED)
+        await self._applier.wait_for_end(seen_end)
+        if self._replica.is_stopped:
+            raise LogClosed(CLOSED)
+        return self.end
+
+    async def read_index(self) -> int:
+        """The high watermark once this node has all that was acknowledged to anybody before the call.
+
+        A round to a quorum. Raises NotLeader while no leader is known, Overloaded if no quorum answers in time.
+        """
+        await self._proposals.read_index()
+        return self.end
+
+    # ── members ─────────────────────────────────────────────────────────────────────────────────────
+
+    async def join(self, id: str, addr: str, directory_id: str = "") -> None:
+        """Make a server a member; a learner first, a voter once it has caught up. See raftlog/distributed/membership.py."""
+        try:
+            split_address(addr)
+        except ValueError as error:
+            raise InvalidRequest(f"address of {id!r}: {error}") from error
+        await self._membership.join(NodeId(id), addr, directory_id)
+
+    async def leave(self, id: str) -> None:
+        """Remove a server. Who leads hands over first and raises NotLeader with the new leader."""
+        await self._membership.leave(NodeId(id))
+
+    async def promote(self, id: str) -> None:
+        """Make a learner a voter now; MembershipRefused if it has not nearly caught up."""
+        await self._membership.promote(NodeId(id))
+
+    def get_servers(self) -> list[Server]:
+        """The members as this node knows them, by name."""
+        members = self._applier.views.members
+        servers = []
+        for node in members.configuration.members:
+            known = members.get(node)
+            address, directory_id = known if known is not None else ("", "")
+            is_voter = node in members.configuration.all_voters
+            servers.append(Server(node, address, directory_id, node == self._replica.leader, is_voter))
+        return servers
+
+    def status(self) -> Status:
+        return self._replica.status()
+
+    @property
+    def replica(self) -> Replica:
+        """The node beneath, for those who watch it."""
+        return self._replica
+
+    # ── retention, snapshots, cursors ───────────────────────────────────────────────────────────────
+
+    async def truncate(self, lowest: int) -> int:
+        """Forget the records below `lowest` on all nodes; returns where the log starts then.
+
+        The bytes go when whole segments are below it and a snapshot covers them.
+        """
+        if not 0 <= lowest <= self.end:
+            raise OffsetOutOfRange(lowest, self.start, self.end)
+        self._membership.require_leader()
+        await self._proposals.command(pb.Command(set_log_start=pb.SetLogStart(offset=lowest)))
+        return self.start
+
+    async def take_snapshot(self) -> tuple[int, int]:
+        """Write a snapshot of this node's views; (entry index, bytes)."""
+        return await self._housekeeping.take_snapshot()
+
+    async def commit_cursor(self, group: str, offset: int) -> None:
+        """Keep that `group` goes on at `offset`. InvalidRequest; Overloaded if there are too many groups."""
+        if not 0 < len(group) <= NAME_CHARACTERS_MAX or not group.isprintable():
+            raise InvalidRequest(f"a group's name has 1 to {NAME_CHARACTERS_MAX} printable characters")
+        if not 0 <= offset <= self.end:
+            raise OffsetOutOfRange(offset, self.start, self.end)
+        self._membership.require_leader()
+        cursors = self._applier.views.cursors
+        if group not in cursors and len(cursors) >= GROUPS_MAX:
+            raise Overloaded(f"there are {GROUPS_MAX} groups already")
+        cursor = pb.SetCursor(group=group, offset=offset, time_ns=self._replica.time_ns())
+        await self._proposals.command(pb.Command(set_cursor=cursor))
+
+    def cursors(self) -> list[Cursor]:
+        """How far each group has come, by name; as of what is applied here."""
+        return self._applier.views.cursors.all()

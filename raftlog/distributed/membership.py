@@ -1,0 +1,190 @@
+"""Changing who the members are: only the leader does, one change after the other.
+
+A newcomer is a learner, and is made a voter by whoever leads once it has caught up: nothing is lost when leadership
+changes in between. Addresses come first, so that every node that learns of a member knows where it is.
+
+A known name whose data directory is another one is a replaced disk: it is removed before it is added again, so that its
+empty log counts for no quorum of the old configuration.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from raftlog.distributed.proposals import Proposals
+from raftlog.engine import NodeId
+from raftlog.errors import MembershipRefused, NotLeader, OutcomeUnknown, RaftlogError
+from raftlog.machines.views import Views
+from raftlog.pb.raftlog.v1 import command_pb2 as pb
+from raftlog.raft.configuration import Change, ChangeKind, ConfigurationChange, InvalidChange
+from raftlog.raft.events import TransferLeadership
+from raftlog.raft.leader import Leader
+from raftlog.runtime.applier import Applier
+from raftlog.runtime.logging import get_logger
+from raftlog.runtime.raft_driver import RaftDriver
+
+log = get_logger(__name__)
+
+TRANSFER_S_MAX: Final = 10.0
+MEMBERS_MAX: Final = 64  # voters and learners: each costs the leader a copy of everything
+LOOK_AGAIN_S: Final = 0.02  # while leadership is handed over
+
+
+class Membership:
+    """Of one node. All methods raise NotLeader where it does not lead."""
+
+    def __init__(self, driver: RaftDriver, applier: Applier, proposals: Proposals) -> None:
+        self._driver = driver
+        self._applier = applier
+        self._proposals = proposals
+        self._one_at_a_time = asyncio.Lock()
+
+    @property
+    def _views(self) -> Views:
+        return self._applier.views
+
+    @property
+    def _id(self) -> NodeId:
+        return self._driver.node.id
+
+    def require_leader(self) -> None:
+        role = self._driver.node.role
+        if not isinstance(role, Leader):
+            leader = role.leader
+            known = self._views.members.get(leader) if leader is not None else None
+            raise NotLeader(leader or "", known.address if known is not None else "")
+
+    async def join(self, node: NodeId, address: str, directory_id: str = "") -> None:
+        """Make it a member with this address; nothing is done if it is one.
+
+        A known id with a new address, or a known address with a new id, takes the place of the old one. Without a
+        `directory_id` it is not known whether a known id has a new disk: that is learned when it connects.
+        """
+        async with self._one_at_a_time:
+            self.require_leader()
+            members = self._views.members
+            is_member = node in members.configuration.members
+            known = members.get(node)
+            if known is not None and is_member:
+                is_same_disk = not directory_id or known.directory_id in ("", directory_id)
+                if is_same_disk and known.address == address and directory_id in ("", known.directory_id):
+                    return
+                if is_same_disk:
+                    await self._free_address(address, but=node)
+                    await self._set_member(node, address, directory_id or known.directory_id)
+                    return
+                log.warning(
+                    "member has another disk; it begins anew as a learner",
+                    member=node,
+                    directory=directory_id,
+                )
+                await self._remove(node)
+            elif len(members.configuration.members) >= MEMBERS_MAX:
+                raise MembershipRefused(f"there are {MEMBERS_MAX} members already; remove one first")
+            await self._free_address(address, but=node)
+            await self._set_member(node, address, directory_id)
+            await self._change(ChangeKind.ADD_LEARNER, node)
+            log.info("member joined as a learner", member=node, address=address)
+
+    async def _free_address(self, address: str, *, but: NodeId) -> None:
+        before = self._views.members.at_address(address)
+        if before is not None and before != but:
+            log.warning("another server has taken the address of a member", member=before, address=address)
+            await self._remove(before)
+
+    async def leave(self, node: NodeId) -> None:
+        """Remove it. Who leads hands over first, and raises NotLeader: the new leader is to be asked."""
+        async with self._one_at_a_time:
+            self.require_leader()
+            if node not in self._views.members.configuration.members:
+                return
+            if node == self._id:
+                await self._hand_over(None)
+                self.require_leader()
+            await self._remove(node)
+
+    async def _remove(self, node: NodeId) -> None:
+        if self._views.members.configuration.voters == (node,):
+            raise MembershipRefused(f"{node} is the only voter; a cluster cannot be without one")
+        if node == self._id:
+            raise MembershipRefused(f"{node} leads; it hands over before it is removed")
+        await self._change(ChangeKind.REMOVE, node)
+        log.info("member removed", member=node)
+
+    async def promote(self, node: NodeId) -> None:
+        """Make a learner a voter; MembershipRefused until it has nearly caught up."""
+        async with self._one_at_a_time:
+            self.require_leader()
+            if node in self._views.members.configuration.voters:
+                return
+            await self._proposals.promote(node)
+            log.info("learner promoted to voter", member=node)
+
+    async def transfer_leadership(self, to: NodeId | None) -> NodeId:
+        """Hand over to `to`, or to the voter that has most of the log; returns who leads then. MembershipRefused."""
+        async with self._one_at_a_time:
+            self.require_leader()
+            if to == self._id:
+                return to
+            return await self._hand_over(to)
+
+    async def _hand_over(self, to: NodeId | None) -> NodeId:
+        node = self._driver.node
+        role = node.role
+        assert isinstance(role, Leader)
+        others = [each for each in node.configuration.voters if each != self._id]
+        if to is None:
+            active = [each for each in others if each in role.progress and role.progress[each].recent_active]
+            if not active:
+                raise MembershipRefused("no other voter is there to hand over to")
+            to = max(active, key=lambda each: role.progress[each].match)
+        elif to not in others:
+            raise MembershipRefused(f"{to} is not a voter")
+        self._driver.actor.dispatch(TransferLeadership(to), is_urgent=True)
+        try:
+            async with asyncio.timeout(TRANSFER_S_MAX):
+                while isinstance(node.role, Leader) or node.role.leader is None:
+                    if self._driver.actor.is_closed:
+                        raise NotLeader
+                    await asyncio.sleep(LOOK_AGAIN_S)
+                    role = node.role
+                    if isinstance(role, Leader) and role.transferee is None:
+                        raise MembershipRefused(f"{to} did not take over in time; {self._id} still leads")
+        except TimeoutError:
+            raise OutcomeUnknown(
+                f"leadership was handed over, and nobody leads after {TRANSFER_S_MAX:.0f} s"
+            ) from None
+        leader = node.role.leader
+        assert leader is not None
+        return leader
+
+    # ── by itself, at the leader ────────────────────────────────────────────────────────────────────
+
+    async def promote_learners(self) -> None:
+        """Make voters of those learners that have caught up."""
+        node = self._driver.node
+        for learner in node.configuration.learners:
+            role = node.role
+            if not isinstance(role, Leader) or self._one_at_a_time.locked():
+                return
+            progress = role.progress.get(learner)
+            if progress is None or not progress.match or not progress.recent_active:
+                continue
+            if node.log.last_index - progress.match > node.config.promotion_lag_max:
+                continue
+            try:
+                await self.promote(learner)
+            except RaftlogError as error:
+                log.debug("learner not promoted yet", member=learner, reason=str(error))
+
+    async def _set_member(self, node: NodeId, address: str, directory_id: str) -> None:
+        member = pb.SetMember(id=node, address=address, directory_id=directory_id)
+        await self._proposals.command(pb.Command(set_member=member))
+
+    async def _change(self, kind: ChangeKind, node: NodeId) -> None:
+        try:
+            change = ConfigurationChange((Change(kind, node),))
+        except InvalidChange as error:
+            raise MembershipRefused(str(error)) from error
+        await self._proposals.change(change)
