@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ import zstandard
 
 from logstore import Config, Log, NoLog, Record
 from logstore.cli.output import shown_bytes
+from tests.logstore.entries import all_entries
 from tests.logstore.shell import logstore
 
 TIME = 1_600_000_000_123_456_789  # 2020-09-13T12:26:40.123Z
@@ -263,7 +264,8 @@ def test_bytes_are_shown_in_the_largest_fitting_unit(size: int, text: str) -> No
 
 def test_dump_prints_the_header_of_every_frame(path: Path) -> None:
     with Log(path, read_only=True) as log:
-        entries = log.entries(1)
+        entries = all_entries(log)
+        offsets = [log.offset_of(entry.index) for entry in entries] + [log.end]
         segments = log.segments()
 
     done = objects(logstore("dump", path, "--json").out)
@@ -272,7 +274,7 @@ def test_dump_prints_the_header_of_every_frame(path: Path) -> None:
 
     assert [one["base_index"] for one in done if "segment" in one] == [one.base_index for one in segments]
     assert [(one["entry"], one["first_offset"], one["end_offset"], one["bytes"]) for one in frames] == [
-        (one.entry_index, one.first_offset, one.end_offset, len(one.frame)) for one in entries
+        (one.index, *ends, len(one.data)) for one, ends in zip(entries, pairwise(offsets), strict=True)
     ]
     assert {(one["item"], one["kind"], one["damage"]) for one in frames} == {("frame", "records", "")}
     assert len(text.splitlines()) == len(done)

@@ -18,10 +18,11 @@ from pathlib import Path
 
 import pytest
 
-from logstore import Config, CorruptLog, DiskFull, Kind, Log, LogError, LogPoisoned, Record
-from logstore.encode import encode_entry, encode_value
+from logstore import Config, CorruptLog, DiskFull, Kind, Log, LogError, LogPoisoned, RawEntry, Record
+from logstore.encode import encode_value
+from logstore.entry import check_entries
 from logstore.testing import CrashFileSystem, Operation
-from logstore.writer import _Entry
+from logstore.writer import _Entries
 from tests.logstore.crash_trace import (
     PATH,
     Allowed,
@@ -304,7 +305,8 @@ def test_opening_without_free_file_descriptors_says_what_to_do(*, read_only: boo
 def test_entry_behind_a_failed_append_of_the_same_group_is_refused_too() -> None:
     fs = CrashFileSystem()
     log = Log(PATH, WIDE, filesystem=fs)
-    records, entry = encode_value(b"records"), _Entry(encode_entry(b"entry"), Kind.COMMAND, 1, 1)
+    records = encode_value(b"records")
+    entry = _Entries(check_entries([RawEntry(1, 1, Kind.COMMAND, b"entry")]), 1)
     fs.fail("write")
 
     outcomes = log._writer._commit([[records], entry, [records]])

@@ -15,10 +15,11 @@ from typing import NamedTuple, TypeVar
 
 import pytest
 
-from logstore import Config, CorruptLog, Kind, Log, Record, RecordBatch, RecordCompacted
+from logstore import Config, CorruptLog, Kind, Log, RawEntry, Record, RecordBatch, RecordCompacted
 from logstore.frame import MARK_BYTES, MARK_MAGIC, parse_mark, parse_segment_header
 from logstore.testing import CrashFileSystem
 from tests.logstore.conftest import without_background
+from tests.logstore.entries import all_entries, append_other
 
 pytestmark = pytest.mark.usefixtures("no_background")
 
@@ -47,7 +48,7 @@ def watchdog() -> Iterator[None]:
 class Original(NamedTuple):
     files: dict[str, bytes]
     records: dict[int, Record | None]  # None: compacted
-    entries: list[tuple[int, Kind, bytes]]
+    entries: list[RawEntry]
     times: list[int]
     vouched: dict[str, list[tuple[int, int]]]  # of each store: (end of a mark or header, what it vouches for)
     item_ends: dict[str, set[int]]  # of each store: a file cut there shows no damage
@@ -70,21 +71,21 @@ def build(*, is_closed: bool) -> Original:
     log.append_batch([Record(b"old", key=b"a"), Record(b"stays", key=b"b"), Record(b"", key=b"c"), b"no key"])
     log.append(b"single")
     log.append_batch([Record(b"x" * 30, key=b"a", timestamp=77, headers=(("name", b"header"),)), b"y"])
-    log.append_entry(b"configuration", index=log.last_index + 1, term=3, kind=Kind.CONFIGURATION)
+    append_other(log, Kind.CONFIGURATION, b"configuration", term=3)
     log.append(b"z" * 200)
     log._writer.seal_full_segments()
     log.compact()
     log.append_batch(RecordBatch.encode([b"compressed " * 30, b""], compression="zstd"))
     log.append_batch([b"kept", b"and cut off"])
     log.truncate_suffix(log.end - 1)
-    log.append_entry(b"command", index=log.last_index + 1, term=4, kind=Kind.COMMAND)
+    append_other(log, Kind.COMMAND, b"command", term=4)
     log.append_batch([b"last", b"batch"])
     log.append(b"")
     log._writer.seal_full_segments()
 
     records: dict[int, Record | None] = dict.fromkeys(range(log.start, log.end))
     records.update({record.offset: record for record in log.scan()})
-    entries = [(entry.entry_index, entry.kind, entry.frame) for entry in log.entries(1, bytes_max=1 << 20)]
+    entries = all_entries(log)
     times = [log.offset_at(time) for time in range(TIME, next(clock), 500)]
     ends = {
         index: end for segment in log._view.layout.segments for index, end in _ends(log, segment.base_index)
@@ -144,8 +145,8 @@ def require_right_or_refused(original: Original, files: dict[str, bytes], vouche
     assert log.start == 0 and vouched_end <= log.end <= full_end
     refusals = _read_in_every_way(log, original, files)
     if log.end == full_end:
-        found = _refused(files, lambda: log.entries(1, bytes_max=1 << 20))
-        assert found is None or [(one.entry_index, one.kind, one.frame) for one in found] == original.entries
+        found = _refused(files, lambda: all_entries(log))
+        assert found is None or found == original.entries
         times = _refused(
             files,
             lambda: [log.offset_at(time) for time in range(TIME, TIME + 500 * len(original.times), 500)],
@@ -264,7 +265,7 @@ def test_what_is_damaged_below_holds_every_kind_of_item_and_file(original: Origi
 
     assert [len(stores(original)), len(damageable(original))] == [3, 5]
     assert all(magic in everything for magic in (b"LfrM", b"LcmP", b"LmrK"))
-    assert {kind for _, kind, _ in original.entries} == {Kind.RECORDS, Kind.COMMAND, Kind.CONFIGURATION}
+    assert {entry.kind for entry in original.entries} == {Kind.RECORDS, Kind.COMMAND, Kind.CONFIGURATION}
     assert require_right_or_refused(original, original.files, max(original.records)) == "right"
 
 

@@ -33,6 +33,7 @@ from logstore.fsck import examine
 from logstore.index import _HEADER as INDEX_HEADER
 from logstore.index import _ROW as INDEX_ROW
 from tests.logstore import plain_reader
+from tests.logstore.entries import append_other, append_records
 
 FORMATS = Path(__file__).parents[2] / "docs" / "FORMATS.md"
 CODES = {"u8": "B", "u16": "H", "u32": "I", "u64": "Q", "i64": "q", "u8[8]": "8s", "u8[4]": "4x"}
@@ -143,11 +144,9 @@ def write_log(path: Path) -> list[Record]:
                 Record(b"t", timestamp=9),
             ]
         )
-        log.append_entry(b"nodes", index=log.last_index + 1, term=2, kind=Kind.CONFIGURATION)
-        log.append_entry(b"command", index=log.last_index + 1, term=2, kind=Kind.COMMAND)
-        log.append_entry(
-            RecordBatch.encode([b"z" * 300, b"y" * 300], compression="zstd"), index=log.last_index + 1, term=2
-        )
+        append_other(log, Kind.CONFIGURATION, b"nodes", term=2)
+        append_other(log, Kind.COMMAND, b"command", term=2)
+        append_records(log, RecordBatch.encode([b"z" * 300, b"y" * 300], compression="zstd"), term=2)
         keyed = [
             Record(b"%d" % number * 60, key=b"k%d" % (number % 3), timestamp=number) for number in range(12)
         ]

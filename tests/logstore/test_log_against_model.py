@@ -41,6 +41,7 @@ from logstore import (
 from logstore.record import Headers
 from logstore.testing import CrashFileSystem
 from logstore.transfer import read_frames
+from tests.logstore.entries import append_other, append_records, records_entry
 
 pytestmark = pytest.mark.usefixtures("no_background")
 
@@ -206,13 +207,14 @@ class LogAgainstModel(RuleBasedStateMachine):
 
         for wrong in (index - 1, index + 1):
             with pytest.raises(IndexOutOfRange):
-                self.log.append_entry(RecordBatch.encode([value]), index=wrong, term=term)
+                self.log.append_raw([records_entry(wrong, term, [value])])
         if kind == Kind.RECORDS:
-            self.log.append_entry(RecordBatch.encode([value]), index=index, term=term)
+            append_records(self.log, [value], term=term, time=self.now)
             self._put([Record(value)], term=term)
         else:
-            self.log.append_entry(value, index=index, term=term, kind=kind)
-            self.entries.append(Entry(index, kind, term, self.end, self.next_time, data=value))
+            append_other(self.log, kind, value, term=term)
+            time = self.entries[-1].time if self.entries else self.last_time
+            self.entries.append(Entry(index, kind, term, self.end, time, data=value))
         if kind == Kind.CONFIGURATION:
             self.configuration = (index, value)
 
@@ -436,16 +438,28 @@ class LogAgainstModel(RuleBasedStateMachine):
         ]
         for wrong in (self.first_index - 1, self.next_index):
             with pytest.raises(IndexOutOfRange):
-                self.log.entries(wrong)
+                self.log.raw_entries(wrong, self.next_index)
+            if wrong != self.next_index:
+                with pytest.raises(IndexOutOfRange):
+                    self.log.offset_of(wrong)
         if not self.entries:
             return
         number = chance % len(self.entries)
-        expected = [(one.index, one.term, one.kind, one.first, one.end) for one in self.entries[number:]]
+        expected = [(one.index, one.term, one.kind) for one in self.entries[number:]]
 
-        found = self.log.entries(self.entries[number].index, bytes_max=bytes_max)
+        found = self.log.raw_entries(self.entries[number].index, self.next_index, bytes_max=bytes_max)
 
-        assert [tuple(one)[:5] for one in found] == expected[: len(found)]
+        assert [one[:3] for one in found] == expected[: len(found)]
+        assert all(
+            one.data == self.entries[number + place].data
+            for place, one in enumerate(found)
+            if one.kind != Kind.RECORDS
+        )
         assert len(found) == (1 if bytes_max == 1 else len(expected))
+        assert [self.log.offset_of(one.index) for one in self.entries] == [one.first for one in self.entries]
+        assert self.log.offset_of(self.next_index) == self.end
+        holders = {offset: one.index for one in self.entries for offset in range(one.first, one.end)}
+        assert {offset: self.log.index_of(offset) for offset in holders} == holders
 
     @rule()
     def look_on(self) -> None:
@@ -521,7 +535,7 @@ def test_compaction_takes_no_notice_of_a_later_record_of_the_same_batch(
 @pytest.mark.parametrize("sync", ["always", "never"])
 def test_append_without_a_term_is_in_the_term_of_the_entry_before(sync: Literal["always", "never"]) -> None:
     log = Log(PATH, Config(sync=sync), filesystem=CrashFileSystem())
-    log.append_entry(RecordBatch.encode([b"in term 3"]), index=1, term=3)
+    append_records(log, [b"in term 3"], term=3)
 
     log.append(b"single")
     log.append_batch([b"batch"])

@@ -27,6 +27,7 @@ from logstore import (
     LogReadOnly,
     NoLog,
     OffsetOutOfRange,
+    RawEntry,
     Record,
     RecordCompacted,
     UnsupportedFormat,
@@ -34,11 +35,14 @@ from logstore import (
 from logstore.checksum import crc32c
 from logstore.filesystem import OsFileSystem
 from logstore.opening import ASIDE_FILES_MAX
+from tests.logstore.entries import append_other
 
 SMALL = Config(segment_bytes_max=600)
 
 HOLD = """
 import sys, logstore
+from tests.logstore.entries import append_other
+from logstore import RawEntry
 log = logstore.Log(sys.argv[1])
 log.append(b"held")
 print("open", flush=True)
@@ -199,7 +203,7 @@ USES: dict[str, Callable[[Log], Any]] = {
     "append Record": lambda log: log.append(Record(b"v")),
     "append_batch": lambda log: log.append_batch([b"v"]),
     "append_async": lambda log: asyncio.run(log.append_async(b"v")),
-    "append_entry": lambda log: log.append_entry(b"", index=2, term=0, kind=Kind.NOOP),
+    "append_raw": lambda log: log.append_raw([RawEntry(2, 0, Kind.NOOP, b"")]),
     "sync": Log.sync,
     "truncate": lambda log: log.truncate(0),
     "truncate_suffix": lambda log: log.truncate_suffix(0),
@@ -223,7 +227,9 @@ LOOKS: dict[str, Callable[[Log], Any]] = {
     "offset_at": lambda log: log.offset_at(0),
     "reader": Log.reader,
     "segments": Log.segments,
-    "entries": lambda log: log.entries(1),
+    "raw_entries": lambda log: log.raw_entries(1, 2),
+    "offset_of": lambda log: log.offset_of(1),
+    "index_of": lambda log: log.index_of(0),
     "term": lambda log: log.term(1),
     "retention dry run": lambda log: log.apply_retention(dry_run=True),
 }
@@ -343,7 +349,7 @@ def test_reset_log_is_empty_and_starts_at_the_offset(tmp_path: Path, start: int)
     with Log(tmp_path, SMALL) as log:
         for _ in range(20):
             log.append(b"x" * 100)
-        log.append_entry(b"nodes", index=21, term=3, kind=Kind.CONFIGURATION)
+        append_other(log, Kind.CONFIGURATION, b"nodes", term=3)
 
         log.reset(start)
 

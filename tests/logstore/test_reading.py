@@ -30,6 +30,7 @@ from logstore import (
     UnsupportedFormat,
 )
 from logstore.transfer import read_frames
+from tests.logstore.entries import append_other
 
 CONFIG = Config(sync="never", segment_bytes_max=800)
 VALUES = [b"%d" % number * (number % 7) for number in range(100)]
@@ -244,7 +245,7 @@ def test_damaged_record_raises_where_it_lies_and_the_others_are_read(log: Log, t
         lambda: list(log.scan(98, reverse=True)),
         lambda: list(log.batches(100)),
         lambda: list(log.frames(100)),
-        lambda: log.entries(log.last_index - 1),
+        lambda: log.raw_entries(log.last_index - 1, log.last_index + 1),
     )
     for read in reads:
         with pytest.raises(CorruptLog, match="a frame's body does not match its checksum") as error:
@@ -408,10 +409,10 @@ def test_header_of_the_only_frame_cannot_lie_about_what_is_in_it(log: Log, posit
 def test_frames_between_which_other_entries_lie_are_received(tmp_path: Path) -> None:
     with Log(tmp_path, CONFIG) as log:
         log.append(b"a")
-        log.append_entry(b"", index=2, term=0, kind=Kind.NOOP)
+        append_other(log, Kind.NOOP)
         log.append(b"b")
-        log.append_entry(b"", index=4, term=0, kind=Kind.COMMAND)
-        log.append_entry(b"", index=5, term=0, kind=Kind.COMMAND)
+        append_other(log, Kind.COMMAND)
+        append_other(log, Kind.COMMAND)
         log.append(b"c")
 
         assert received(frames_of(log)) == list(log.scan())

@@ -17,8 +17,8 @@ from logstore import (
     Log,
     LogError,
     OffsetOutOfRange,
+    RawEntry,
     Record,
-    RecordBatch,
     RecordCompacted,
 )
 from logstore.compaction import Compaction, whole_items
@@ -28,6 +28,7 @@ from logstore.segment import write_store
 from logstore.testing import CrashFileSystem, Operation
 from logstore.testing.crash_file_system import CrashFile
 from tests.logstore.conftest import NoHousekeeper
+from tests.logstore.entries import all_entries, append_other, records_entry
 
 MS = NS_PER_MS
 
@@ -235,9 +236,7 @@ def test_cut_batch_keeps_its_entry_and_reads_as_a_shorter_one(tmp_path: Path) ->
 
         log.truncate_suffix(4)
 
-        assert [(one.entry_index, one.first_offset, one.end_offset) for one in log.entries(1)] == [
-            (1, 0, 3), (2, 3, 4)
-        ]  # fmt: skip
+        assert [log.offset_of(index) for index in (1, 2, 3)] == [0, 3, 4]
         assert [(batch.first_offset, batch.end_offset, len(batch)) for batch in log.batches()] == [
             (0, 3, 3), (3, 4, 1)
         ]  # fmt: skip
@@ -250,18 +249,21 @@ def test_entries_cut_anywhere_leave_the_ones_before_and_their_configuration(
     tmp_path: Path, index: int
 ) -> None:
     with Log(tmp_path, Config(segment_bytes_max=400)) as log:
-        log.append_entry(RecordBatch.encode([b"a", b"b"]), index=1, term=1)
-        log.append_entry(b"one", index=2, term=1, kind=Kind.CONFIGURATION)
-        log.append_entry(b"", index=3, term=2, kind=Kind.NOOP)
-        log.append_entry(RecordBatch.encode([b"c"]), index=4, term=2)
-        log.append_entry(b"two", index=5, term=2, kind=Kind.CONFIGURATION)
-        log.append_entry(b"command", index=6, term=3, kind=Kind.COMMAND)
-        entries = log.entries(1)
+        entries = [
+            records_entry(1, 1, [b"a", b"b"]),
+            RawEntry(2, 1, Kind.CONFIGURATION, b"one"),
+            RawEntry(3, 2, Kind.NOOP, b""),
+            records_entry(4, 2, [b"c"]),
+            RawEntry(5, 2, Kind.CONFIGURATION, b"two"),
+            RawEntry(6, 3, Kind.COMMAND, b"command"),
+        ]
+        log.append_raw(entries)
+        entries = all_entries(log)
 
         log.truncate_entries(index)
 
         assert log.last_index == index - 1
-        assert (log.entries(1) if index > 1 else []) == entries[: index - 1]
+        assert all_entries(log) == entries[: index - 1]
         known = (
             Configuration(5, b"two")
             if index > 5
@@ -270,11 +272,11 @@ def test_entries_cut_anywhere_leave_the_ones_before_and_their_configuration(
             else Configuration(0, b"")
         )
         assert log.configuration == known
-        log.append_entry(b"", index=index, term=9, kind=Kind.NOOP)
+        append_other(log, Kind.NOOP, term=9)
 
     with Log(tmp_path) as log:
         assert log.configuration == known
-        assert log.entries(1)[:-1] == entries[: index - 1] and log.term(index) == 9
+        assert all_entries(log)[:-1] == entries[: index - 1] and log.term(index) == 9
 
 
 @pytest.mark.parametrize("index", [0, 4])
@@ -454,15 +456,14 @@ def test_compacted_log_is_the_same_after_reopening_and_keeps_entries_and_the_res
                 ]
             )
         before = {record.offset: record for record in log.scan()}
-        entries = log.entries(1, bytes_max=1 << 30)
+        places = [(index, log.term(index), log.offset_of(index)) for index in range(1, 41)]
 
         done = log.compact()
 
         after = list(log.scan())
         assert done.records_removed == 80 - len(after) > 20 and done.bytes_freed > 0
         assert after == [before[record.offset] for record in after]
-        again = log.entries(1, bytes_max=1 << 30)
-        assert [one[:5] for one in again] == [one[:5] for one in entries]
+        assert [(index, log.term(index), log.offset_of(index)) for index in range(1, 41)] == places
         assert len(log.segments()) > 2
 
     with Log(tmp_path, config) as log:
