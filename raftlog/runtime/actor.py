@@ -53,7 +53,12 @@ class Actor:
         return len(self._inbox)
 
     def dispatch(self, event: Any, *, is_urgent: bool = False) -> None:
-        """Have the engine take in `event` soon; InboxFull, unless it is urgent: what was asked for must be reported."""
+        """Have the engine take in `event` soon; InboxFull, unless it is urgent: what was asked for must be reported.
+
+        An actor that has ended drops it.
+        """
+        if self._ended.done():
+            return
         if len(self._inbox) >= self._inbox_max and not is_urgent:
             raise InboxFull
         self._inbox.append(event)
@@ -102,6 +107,8 @@ class Actor:
 
     def _turn(self) -> None:
         self._is_turn_due = False
+        if self._ended.done():
+            return
         for _ in range(min(len(self._inbox), EVENTS_PER_TURN_MAX)):
             self.handle(self._inbox.popleft())
             if self._ended.done():
