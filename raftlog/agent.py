@@ -8,22 +8,22 @@ import signal
 import socket
 from contextlib import AsyncExitStack
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 import grpc
 
-from logstore import Log, LogError
+from logstore import Config, Log, LogError
 from raftlog.config import ServerConfig
-from raftlog.errors import ListenError
+from raftlog.errors import ListenError, UnexpectedOffset
 from raftlog.net.addresses import host_and_port, is_loopback, is_wildcard, why_not_listen
 from raftlog.net.tls import TlsIdentity, server_credentials
-from raftlog.pb.log.v1 import log_pb2 as pb
 from raftlog.runtime.logging import configure_logging, get_logger
 from raftlog.runtime.metrics import LogFigures, Metrics
 from raftlog.server import acl
 from raftlog.server.admin import AdminServer, make_app
 from raftlog.server.authorizer import AllowAll, Authorizer
-from raftlog.server.grpc_binding import handlers
+from raftlog.server.forwarding import Forwarder
+from raftlog.server.grpc_binding import GrpcBinding
 from raftlog.server.health import Health, add_reflection, start_health_server
 from raftlog.server.service import LogService
 
@@ -36,6 +36,41 @@ RETENTION_INTERVAL_S: Final = (
 PING_INTERVAL_MS_MIN: Final = 10_000  # of clients that want to know whether the server is there
 KEEPALIVE_MS: Final = 60_000  # a client that has vanished is noticed after this
 HANDSHAKE_MS_MAX: Final = 10_000  # for TLS; a connection that says nothing takes the place of another so long
+
+
+class LocalLog(Log):
+    """The log of a server that is alone: it leads itself."""
+
+    def __init__(self, path: str, config: Config, node_name: str) -> None:
+        super().__init__(path, config)
+        self._node_name = node_name
+        self.address = ""  # where clients find this server
+
+    def require_leader(self) -> None:
+        """It does."""
+
+    def begin_append(
+        self, batch: Any, *, expected_offset: int | None = None
+    ) -> tuple[int, asyncio.Future[int]]:
+        if expected_offset not in (None, self.end):
+            raise UnexpectedOffset(expected_offset, self.end)
+        return super().begin_append(batch)
+
+    async def read_index(self, timeout_s: float) -> int:
+        """It has what it acknowledged."""
+        return self.end
+
+    def get_servers(self) -> list[Server]:
+        return [Server(self._node_name, self.address)]
+
+
+class Server(NamedTuple):
+    """A server, as clients are told of it."""
+
+    id: str
+    address: str
+    is_leader: bool = True
+    is_voter: bool = True
 
 
 class Agent:
@@ -89,17 +124,22 @@ class Agent:
             self.health_port = probes.port
             parts.push_async_callback(probes.stop)
 
-        commit_log = await asyncio.to_thread(Log, f"{config.data_dir}/log", config.log_config())
+        commit_log = await asyncio.to_thread(
+            LocalLog, f"{config.data_dir}/log", config.log_config(), config.node_name
+        )
         parts.push_async_callback(asyncio.to_thread, commit_log.close)
         self._watch(commit_log)
+        forwarder = Forwarder(config.peer_tls(), message_bytes_max=config.message_bytes_max)
+        parts.push_async_callback(forwarder.close)
         service = LogService(
             commit_log,
             self._access(),
-            self._servers,
+            forwarder,
             queue_bytes_max=config.queue_bytes_max,
             unsent_bytes_max=config.unsent_bytes_max,
         )
         server = self._make_server(service)
+        commit_log.address = self.advertised_address
         await server.start()
         parts.push_async_callback(self._stop_server, server, service, commit_log)
 
@@ -129,7 +169,8 @@ class Agent:
     def _make_server(self, service: LogService) -> grpc.aio.Server:
         config = self._config
         server = grpc.aio.server(options=self._options(), maximum_concurrent_rpcs=config.calls_max)
-        server.add_generic_rpc_handlers((handlers(service, self.metrics),))
+        binding = GrpcBinding(self.metrics, peer_names=frozenset())
+        server.add_generic_rpc_handlers((binding.log_service(service),))
         self.health.add_to(server)
         add_reflection(server)
         address = host_and_port(config.rpc_host, config.rpc_port)
@@ -157,10 +198,6 @@ class Agent:
             ("grpc.keepalive_time_ms", KEEPALIVE_MS),
             ("grpc.http2.min_recv_ping_interval_without_data_ms", PING_INTERVAL_MS_MIN),
         ]
-
-    def _servers(self) -> list[pb.Server]:
-        """The cluster as this server knows it: itself."""
-        return [pb.Server(id=self._config.node_name, rpc_addr=self.advertised_address, is_leader=True)]
 
     def _note_certificate(self, identity: TlsIdentity) -> None:
         self.metrics.certificate_ends.set(identity.ends.timestamp())

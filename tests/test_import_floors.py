@@ -60,19 +60,27 @@ RULES = {
     # ── the server, its clients and its tools ──
     "raftlog.errors": Rule((), ()),
     "raftlog.file_stamp": Rule((), ()),
-    "raftlog.wire": Rule((*PB, *EMBED), ("google.protobuf",)),
-    "raftlog.net": Rule(BASE, ("cryptography", "grpc")),
+    "raftlog.wire": Rule(("raftlog.engine", "raftlog.raft", *PB, *EMBED), ("google.protobuf",)),
+    "raftlog.net": Rule((*BASE, "raftlog.engine", "raftlog.raft", "raftlog.wire"), ("cryptography", "grpc")),
     "raftlog.runtime": Rule(BASE, ("structlog", "prometheus_client")),
     "raftlog.server": Rule(
         (*BASE, *PB, *EMBED, "raftlog.wire", "raftlog.net", "raftlog.runtime"),
         ("grpc", "grpc_health", "grpc_reflection", "casbin", "prometheus_client"),
     ),
     "raftlog.server.service": Rule(
-        (*BASE, *PB, *EMBED, "raftlog.wire", "raftlog.server.budget", "raftlog.server.call", "raftlog.server.merging"), ()
+        (
+            *BASE, *PB, *EMBED, "raftlog.wire", "raftlog.server.budget", "raftlog.server.call",
+            "raftlog.server.merging", "raftlog.server.produce_streams",
+        ),
+        (),
     ),  # no grpc: another front can be bound to the same functions
+    "raftlog.server.cluster_service": Rule(
+        (*BASE, *PB, "raftlog.net.addresses", "raftlog.server.call", "raftlog.server.service"), ()
+    ),
+    "raftlog.server.produce_streams": Rule((*BASE, *EMBED), ()),
     "raftlog.server.budget": Rule(BASE, ()),
     "raftlog.server.merging": Rule((*BASE, *EMBED), ()),
-    "raftlog.server.call": Rule((), ()),
+    "raftlog.server.call": Rule(BASE, ()),
     "raftlog.client": Rule((*BASE, *PB, *EMBED, "raftlog.wire", "raftlog.net"), ("grpc",)),
     "raftlog.config": Rule((*BASE, *EMBED, "raftlog.net", "raftlog.config_values"), ("pydantic", "pydantic_settings")),
     "raftlog.config_values": Rule(("raftlog.net.addresses",), ("pydantic", "pydantic_settings")),

@@ -18,13 +18,15 @@ from grpc_reflection.v1alpha import reflection
 from raftlog.errors import ListenError
 from raftlog.net.addresses import host_and_port, why_not_listen
 from raftlog.pb.log.v1 import log_pb2
+from raftlog.pb.raftlog.v1 import cluster_pb2
 from raftlog.runtime.logging import get_logger
 
 log = get_logger(__name__)
 
 LOG_SERVICE: Final = log_pb2.DESCRIPTOR.services_by_name["Log"].full_name
+CLUSTER_SERVICE: Final = cluster_pb2.DESCRIPTOR.services_by_name["Cluster"].full_name
 HEALTH_SERVICE: Final = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
-SERVICES: Final = ("", LOG_SERVICE)  # "" is the server as a whole
+SERVICES: Final = ("", LOG_SERVICE, CLUSTER_SERVICE)  # "" is the server as a whole
 
 PROBES_MAX: Final = 100  # calls at once on the health port, watches included; beyond it RESOURCE_EXHAUSTED
 
@@ -132,7 +134,7 @@ class Watcher:
 
 def add_reflection(server: grpc.aio.Server) -> None:
     """Let tools such as grpcurl ask this server what it offers; before it starts."""
-    names = (LOG_SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME)
+    names = (LOG_SERVICE, CLUSTER_SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME)
     reflection.enable_server_reflection(names, server)
 
 

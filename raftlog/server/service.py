@@ -2,41 +2,60 @@
 
 Nothing here knows gRPC. Errors are raised as what they are; the binding turns them into status codes. Batches pass
 through as bytes: lengths, checksum and columns are checked, values are never decoded. Reads, which may have to wait for
-a disk, run in threads; appends are queued.
+a disk, run in threads; appends are queued. What only the leader can do is sent on to it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing
-from typing import Any, Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
-from logstore import Config, OffsetOutOfRange, QueueFull, Record, RecordBatch
+from logstore import Config, OffsetOutOfRange, Record, RecordBatch
 from logstore.cursor import FOREVER
+from logstore.frame import Codec, Section, parse_frame_header
 from logstore.reading import Frames
 from logstore.transfer import read_frames
-from raftlog.errors import Overloaded, ServerStopping
+from raftlog.errors import InvalidRecord, NotCaughtUp, NotLeader
 from raftlog.pb.log.v1 import log_pb2 as pb
 from raftlog.server.budget import ResponseBudget
-from raftlog.server.call import Call
-from raftlog.server.merging import ProduceMerger, Value
+from raftlog.server.call import OBJECT, Access, Call, Leader
+from raftlog.server.merging import ProduceMerger, Producer, Value
+from raftlog.server.produce_streams import Begun, in_order
 from raftlog.wire.records import to_message, to_record
 
-OBJECT: Final = "*"  # of the policy, until there are topics
+PATH: Final = "/log.v1.Log/"  # before a method's name
+
 FRAMES_BYTES_MAX: Final = 1024 * 1024  # of a ConsumeBatches response; a larger frame comes alone
 RECORDS_BYTES: Final = 64 * 1024  # of frames read at a time for ConsumeStream
-AHEAD_MAX: Final = 256  # requests of a produce stream that are begun and not answered; then reading waits
 
-CHECK_HERE_BYTES_MAX: Final = 64 * 1024  # larger batches are checked in a thread: it may take a second
+# Batches up to here are checked in the loop's own thread: 60 microseconds, where another thread costs 150. Those whose
+# check takes longer, because values are compressed or records have headers, only up to the smaller number.
+CHECK_HERE_BYTES_MAX: Final = 1024 * 1024
+CHECK_SLOW_HERE_BYTES_MAX: Final = 64 * 1024
+
+CATCH_UP_S_MAX: Final = 10.0  # for a linearizable read; then the client may ask another server
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
-Begun = tuple[asyncio.Future[int], Callable[[int], Response]]  # what is on its way, and the answer made of it
+
+
+class Server(Protocol):
+    """A member of the cluster, as clients are told of it."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def address(self) -> str: ...
+    @property
+    def is_leader(self) -> bool: ...
+    @property
+    def is_voter(self) -> bool: ...
 
 
 class CommitLog(Protocol):
-    """What the service needs of a log. `logstore.Log` has it."""
+    """What the service needs of a log. `start` and `end` are of what this server has and a quorum stores."""
 
     config: Config
 
@@ -50,20 +69,30 @@ class CommitLog(Protocol):
         self, start: int | None = None, end: int | None = None, *, bytes_max: int
     ) -> Iterator[Frames]: ...
     async def wait_async(self, seen_end: int) -> int: ...
-    def begin_append(self, batch: bytes | RecordBatch | list[Value]) -> tuple[int, asyncio.Future[int]]: ...
+
+    def require_leader(self) -> None:
+        """Raise NotLeader unless this server leads, as far as it knows."""
+        ...
+
+    def begin_append(
+        self, batch: bytes | RecordBatch | list[Value], *, expected_offset: int | None = None
+    ) -> tuple[int, asyncio.Future[int]]: ...
     async def room(self) -> None: ...
 
-
-class Access(Protocol):
-    """Decides who may do what."""
-
-    def require_subject(self, subject: str | None) -> None:
-        """Raise Unauthenticated if callers must prove who they are and this one did not."""
+    async def read_index(self, timeout_s: float) -> int:
+        """Return once all that was acknowledged before the call is below `end`; TimeoutError."""
         ...
 
-    def check(self, subject: str | None, object: str, action: str) -> None:
-        """Raise Unauthenticated or PermissionDenied unless the subject may do that."""
-        ...
+    def get_servers(self) -> Sequence[Server]: ...
+
+
+async def catch_up(log: CommitLog, call: Call) -> None:
+    """Return once this server has all that was acknowledged to anybody before; NotCaughtUp if that takes too long."""
+    timeout_s = CATCH_UP_S_MAX if call.timeout_s is None else min(call.timeout_s, CATCH_UP_S_MAX)
+    try:
+        await log.read_index(timeout_s)
+    except TimeoutError:
+        raise NotCaughtUp("no quorum told in time what was acknowledged before; ask another server") from None
 
 
 class LogService:
@@ -73,15 +102,15 @@ class LogService:
         self,
         log: CommitLog,
         access: Access,
-        servers: Callable[[], list[pb.Server]],
+        leader: Leader,
         *,
         queue_bytes_max: int,
         unsent_bytes_max: int,
     ) -> None:
-        """`servers` tells the servers of the cluster. The limits are keys of the configuration."""
+        """`leader` is asked where this server does not lead. The limits are keys of the configuration."""
         self._log = log
         self._access = access
-        self._servers = servers
+        self._leader = leader
         self._merger = ProduceMerger(log, queue_bytes_max=queue_bytes_max)
         self._budget = ResponseBudget(unsent_bytes_max)
         self._readers: set[asyncio.Task[None]] = set()  # of produce streams that go on
@@ -95,37 +124,76 @@ class LogService:
 
     async def produce(self, request: pb.ProduceRequest, call: Call) -> pb.ProduceResponse:
         self._may_produce(call)
-        return pb.ProduceResponse(offset=await self._merger.submit(value_of(request.record)))
+        try:
+            self._log.require_leader()
+            return pb.ProduceResponse(offset=await self._submit(request))
+        except NotLeader as refused:
+            return await self._leader.ask(refused, f"{PATH}Produce", request, pb.ProduceResponse, call)
+
+    async def produce_batch(self, request: pb.ProduceBatchRequest, call: Call) -> pb.ProduceBatchResponse:
+        self._may_produce(call)
+        try:
+            self._log.require_leader()
+            first, response = await self._begin_batch(request)
+            return response(await first)
+        except NotLeader as refused:
+            kind = pb.ProduceBatchResponse
+            return await self._leader.ask(refused, f"{PATH}ProduceBatch", request, kind, call)
 
     async def produce_stream(
         self, requests: AsyncIterator[pb.ProduceRequest], call: Call
     ) -> AsyncIterator[pb.ProduceResponse]:
-        self._may_produce(call)
-
         async def begin(request: pb.ProduceRequest) -> Begun[pb.ProduceResponse]:
             self._may_produce(call)
-            future = self._merger.submit(value_of(request.record))
-            return future, lambda offset: pb.ProduceResponse(offset=offset)
+            return self._submit(request), lambda offset: pb.ProduceResponse(offset=offset)
 
-        async for response in in_order(requests, begin, self._merger.room, self._readers):
-            yield response
-
-    async def produce_batch(self, request: pb.ProduceBatchRequest, call: Call) -> pb.ProduceBatchResponse:
         self._may_produce(call)
-        first, response = await self._begin_batch(request)
-        return response(await first)
+        async with aclosing(
+            self._answered("ProduceStream", requests, begin, self._merger.room, pb.ProduceResponse, call)
+        ) as answers:
+            async for response in answers:
+                yield response
 
     async def produce_batch_stream(
         self, requests: AsyncIterator[pb.ProduceBatchRequest], call: Call
     ) -> AsyncIterator[pb.ProduceBatchResponse]:
-        self._may_produce(call)
-
         async def begin(request: pb.ProduceBatchRequest) -> Begun[pb.ProduceBatchResponse]:
             self._may_produce(call)
             return await self._begin_batch(request)
 
-        async for response in in_order(requests, begin, self._log.room, self._readers):
-            yield response
+        self._may_produce(call)
+        async with aclosing(
+            self._answered(
+                "ProduceBatchStream", requests, begin, self._log.room, pb.ProduceBatchResponse, call
+            )
+        ) as answers:
+            async for response in answers:
+                yield response
+
+    def _answered(
+        self,
+        method: str,
+        requests: AsyncIterator[Request],
+        begin: Callable[[Request], Awaitable[Begun[Response]]],
+        room: Callable[[], Awaitable[None]],
+        response: type[Response],
+        call: Call,
+    ) -> AsyncGenerator[Response]:
+        """The answers of a stream, which belongs to the leader of the moment in which it begins."""
+        try:
+            self._log.require_leader()
+        except NotLeader as refused:
+            allowed = self._allowed(requests, call)
+            return self._leader.relay(
+                refused, f"{PATH}{method}", allowed, response, call, readers=self._readers
+            )
+        return in_order(requests, begin, room, self._readers)
+
+    async def _allowed(self, requests: AsyncIterator[Request], call: Call) -> AsyncIterator[Request]:
+        """The requests, for as long as the caller may send them."""
+        async for request in requests:
+            self._may_produce(call)
+            yield request
 
     def _may_produce(self, call: Call) -> None:
         """Asked for each request of a stream: what was allowed at its start may not be any more."""
@@ -135,23 +203,39 @@ class LogService:
         """As `_may_produce`, for each response."""
         self._access.check(call.subject, OBJECT, "consume")
 
+    def _submit(self, request: pb.ProduceRequest) -> asyncio.Future[int]:
+        """Of one record, which is merged with others."""
+        value = value_of(request.record)
+        producer = None
+        if request.producer_id:
+            producer = Producer(request.producer_id, request.producer_epoch)
+        elif request.producer_epoch or request.sequence:
+            raise InvalidRecord("an epoch or a sequence number without a producer id; give all three or none")
+        return self._merger.submit(
+            value, producer=producer, sequence=request.sequence, expected_offset=_expected_offset(request)
+        )
+
     async def _begin_batch(self, request: pb.ProduceBatchRequest) -> Begun[pb.ProduceBatchResponse]:
         batch: bytes | RecordBatch = request.batch
-        if len(request.batch) > CHECK_HERE_BYTES_MAX:
+        if not is_checked_here(request.batch):
             batch = await asyncio.to_thread(RecordBatch.from_bytes, request.batch, config=self._log.config)
-        count, first = self._log.begin_append(batch)
+        count, first = self._log.begin_append(batch, expected_offset=_expected_offset(request))
         return first, lambda first: pb.ProduceBatchResponse(first_offset=first, end_offset=first + count)
 
     # ── consuming ───────────────────────────────────────────────────────────────────────────────────
 
     async def consume(self, request: pb.ConsumeRequest, call: Call) -> pb.ConsumeResponse:
         self._may_consume(call)
+        if request.linearizable:
+            await catch_up(self._log, call)
         return self._consumed(await asyncio.to_thread(self._log.read, request.offset))
 
     async def consume_stream(
         self, request: pb.ConsumeRequest, call: Call
     ) -> AsyncIterator[pb.ConsumeResponse]:
         self._may_consume(call)
+        if request.linearizable:
+            await catch_up(self._log, call)
         start = request.offset
         async with aclosing(self._frames(start, FOREVER, follow=True, bytes_max=RECORDS_BYTES)) as some:
             async for frames in some:
@@ -164,6 +248,8 @@ class LogService:
         self, request: pb.ConsumeBatchesRequest, call: Call
     ) -> AsyncIterator[pb.ConsumeBatchesResponse]:
         self._may_consume(call)
+        if request.linearizable:
+            await catch_up(self._log, call)
         start = await self._start_of(request)
         log_end = self._log.end
         end = request.end_offset if request.HasField("end_offset") else FOREVER
@@ -228,7 +314,11 @@ class LogService:
 
     async def get_servers(self, request: pb.GetServersRequest, call: Call) -> pb.GetServersResponse:
         self._access.require_subject(call.subject)
-        return pb.GetServersResponse(servers=self._servers())
+        servers = (
+            pb.Server(id=one.id, rpc_addr=one.address, is_leader=one.is_leader, is_voter=one.is_voter)
+            for one in self._log.get_servers()
+        )
+        return pb.GetServersResponse(servers=servers)
 
 
 def value_of(message: pb.Record) -> Value:
@@ -237,55 +327,15 @@ def value_of(message: pb.Record) -> Value:
     return message.value if is_lone else to_record(message)
 
 
-async def in_order(
-    requests: AsyncIterator[Request],
-    begin: Callable[[Request], Awaitable[Begun[Response]]],
-    room: Callable[[], Awaitable[None]],
-    readers: set[asyncio.Task[None]],
-) -> AsyncIterator[Response]:
-    """The answers to `requests`, in their order. Up to AHEAD_MAX are begun before the first is answered.
-
-    Where `begin` is refused because too much is on its way, waits for room and so makes the sender wait. Ends when
-    all are answered and no more come. After the first error no more are begun; those that were may be carried out.
-    Its task that takes requests is in `readers` meanwhile; if that is cancelled, ServerStopping is the first error.
-    """
-    begun: asyncio.Queue[Begun[Response] | None] = asyncio.Queue(AHEAD_MAX)
-
-    async def begin_one(request: Request) -> Begun[Response]:
-        while True:
-            try:
-                return await begin(request)
-            except (Overloaded, QueueFull):
-                await room()
-
-    async def begin_all() -> None:
-        try:
-            async for request in requests:
-                await begun.put(await begin_one(request))
-        finally:
-            await begun.put(None)
-
-    reader = asyncio.create_task(begin_all())
-    readers.add(reader)
-    reader.add_done_callback(readers.discard)
-    try:
-        while (one := await begun.get()) is not None:
-            future, response = one
-            yield response(await future)
-        await asyncio.wait((reader,))
-        if reader.cancelled():
-            raise ServerStopping
-        reader.result()
-    finally:
-        reader.cancel()
-        while not begun.empty():
-            if (left := begun.get_nowait()) is not None:
-                left[0].cancel()
-                left[0].add_done_callback(_look_at)
-        reader.add_done_callback(_look_at)
+def _expected_offset(request: pb.ProduceRequest | pb.ProduceBatchRequest) -> int | None:
+    return request.expected_offset if request.HasField("expected_offset") else None
 
 
-def _look_at(done: asyncio.Future[Any]) -> None:
-    """Of what nobody waits for, let no error be reported as overlooked."""
-    if not done.cancelled():
-        done.exception()
+def is_checked_here(batch: bytes) -> bool:
+    """Whether the check of these bytes, which claim to be a batch, is quicker than to hand it to a thread."""
+    if len(batch) <= CHECK_SLOW_HERE_BYTES_MAX:
+        return True
+    if len(batch) > CHECK_HERE_BYTES_MAX:
+        return False
+    header = parse_frame_header(batch)
+    return header.codec == Codec.NONE and not header.sections & Section.HEADERS

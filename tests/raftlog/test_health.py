@@ -231,6 +231,7 @@ def test_the_main_port_answers_clients_with_a_certificate_and_lists_its_services
                 "grpc.health.v1.Health",
                 "grpc.reflection.v1alpha.ServerReflection",
                 "log.v1.Log",
+                "raftlog.v1.Cluster",
             ]
         await server.stop(None)
 

@@ -1,0 +1,35 @@
+"""When a server of a cluster serves: once its log is open and a leader is known, on followers as well."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from raftlog.server.health import Health
+
+LEADERLESS_S_MAX: Final = (
+    10.0  # an election takes a second or two; who serves stays so meanwhile: reads go on
+)
+
+
+class Readiness:
+    """Judges by what it is shown, and tells the health check. A failure is for good: only a restart mends it."""
+
+    def __init__(self, health: Health) -> None:
+        self._health = health
+        self._led_at: float | None = (
+            None  # when a leader was last known, by the caller's clock; None: never yet
+        )
+
+    def look(self, *, failure: str, leader_id: str, now: float) -> None:
+        """`failure` is why the log refuses to work, "" while it does; `leader_id` "" while none is known; `now` in
+        seconds of a clock that does not go back."""
+        if leader_id:
+            self._led_at = now
+        if failure:
+            self._health.set_serving(False, failure)
+        elif self._led_at is None:
+            self._health.set_serving(False, "no leader is known yet")
+        elif now - self._led_at > LEADERLESS_S_MAX:
+            self._health.set_serving(False, f"no leader has been known for {LEADERLESS_S_MAX:.0f} s")
+        else:
+            self._health.set_serving(True)
