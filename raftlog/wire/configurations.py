@@ -36,10 +36,11 @@ def configuration_from_bytes(data: bytes) -> Configuration:
             f"{len(data)} bytes are not a configuration: at most {CONFIGURATION_BYTES_MAX}"
         )
     try:
-        content = json.loads(data)
+        configuration = configuration_from_content(json.loads(data))
+    except BadConfiguration:
+        raise
     except (ValueError, RecursionError) as error:
         raise BadConfiguration(f"not a configuration: {data[:100]!r}") from error
-    configuration = configuration_from_content(content)
     # Also what JSON lets pass, as repeated keys, other encodings and spaces.
     if configuration_to_bytes(configuration) != data:
         raise BadConfiguration(f"a configuration, but not in its one form: {data[:100]!r}")
