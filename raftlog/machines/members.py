@@ -1,18 +1,13 @@
-"""Who the members are: where each is reached, which data directory is its, and whose votes counted when."""
+"""Who the members are: where each is reached, which data directory is its, and whose votes count."""
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from raftlog.engine import NodeId
 from raftlog.pb.raftlog.v1 import command_pb2 as pb
 from raftlog.raft.configuration import Configuration, ConfigurationChange, InvalidChange, apply_change
 from raftlog.wire.configurations import configuration_from_bytes, configuration_to_bytes
-
-HISTORY_MAX: Final = (
-    10_000  # configurations that are remembered; a log that begins before the oldest cannot be shipped
-)
 
 
 class Member(NamedTuple):
@@ -23,14 +18,11 @@ class Member(NamedTuple):
 class Members:
     """Addresses come by commands, votes by entries of kind configuration."""
 
-    def __init__(self, configuration: Configuration, *, index: int) -> None:
-        """`configuration` was put in force by entry `index`."""
-        self._known: dict[NodeId, Member] = {}
-        self._history: list[tuple[int, Configuration]] = [(index, configuration)]
+    configuration: Configuration  # in force after the last entry that was applied
 
-    @property
-    def configuration(self) -> Configuration:
-        return self._history[-1][1]
+    def __init__(self, configuration: Configuration) -> None:
+        self.configuration = configuration
+        self._known: dict[NodeId, Member] = {}
 
     @property
     def known(self) -> dict[NodeId, Member]:
@@ -48,46 +40,34 @@ class Members:
                 return node
         return None
 
-    def configuration_at(self, index: int) -> Configuration | None:
-        """The one in force after entry `index`; None if that is not remembered."""
-        position = bisect_right(self._history, index, key=lambda each: each[0])
-        return self._history[position - 1][1] if position else None
-
     def set_member(self, command: pb.SetMember) -> None:
         self._known[NodeId(command.id)] = Member(command.address, command.directory_id)
 
-    def change(self, index: int, data: bytes) -> bool:
-        """Apply an entry of kind configuration; False if it changes nothing, as the core, too, ignores it then."""
+    def change(self, data: bytes) -> None:
+        """Apply an entry of kind configuration. One that is not possible changes nothing, as in the core."""
+        if not self.configuration.members:
+            return  # what is before it is not known: the core ignores it, too
         try:
             configuration = apply_change(
                 self.configuration, ConfigurationChange.from_bytes(data)
             ).configuration
         except InvalidChange:
-            return False
-        left = set(self.configuration.members).difference(configuration.members)
-        for node in sorted(left):
+            return
+        for node in set(self.configuration.members).difference(configuration.members):
             self._known.pop(node, None)
-        self._history.append((index, configuration))
-        del self._history[:-HISTORY_MAX]
-        return True
+        self.configuration = configuration
 
     def to_bytes(self) -> bytes:
-        view = pb.MembersView()
+        view = pb.MembersView(configuration=configuration_to_bytes(self.configuration))
         for node, member in self.known.items():
             view.members.add(id=node, address=member.address, directory_id=member.directory_id)
-        for index, configuration in self._history:
-            view.configurations.add(index=index, configuration=configuration_to_bytes(configuration))
         return view.SerializeToString(deterministic=True)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Members:
         """What `to_bytes` gave; DecodeError or ValueError for other bytes."""
         view = pb.MembersView.FromString(data)
-        history = [(each.index, configuration_from_bytes(each.configuration)) for each in view.configurations]
-        if not history:
-            raise ValueError("a members view without a configuration")
-        members = cls(history[0][1], index=history[0][0])
-        members._history = history
+        members = cls(configuration_from_bytes(view.configuration))
         for each in view.members:
             members.set_member(each)
         return members

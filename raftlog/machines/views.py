@@ -37,7 +37,7 @@ class Views:
         self.log_start = next_offset
         self.next_offset = next_offset
         self.time = 0
-        self.members = Members(configuration, index=index)
+        self.members = Members(configuration)
         self.producers = Producers()
         self.cursors = Cursors()
 
@@ -57,7 +57,7 @@ class Views:
             case EntryKind.COMMAND:
                 self._obey(pb.Command.FromString(entry.data))
             case EntryKind.CONFIGURATION:
-                self.members.change(entry.index, entry.data)
+                self.members.change(entry.data)
             case _:
                 pass  # a no-op
 

@@ -72,14 +72,6 @@ def test_a_removed_member_is_forgotten() -> None:
     assert (views.members.known, views.members.configuration) == ({}, ALONE)
 
 
-def test_the_configuration_at_any_entry_is_remembered() -> None:
-    members = fed(STORY).members
-
-    assert members.configuration_at(0) is None
-    assert members.configuration_at(3) == ALONE
-    assert members.configuration_at(4) == members.configuration_at(100) == members.configuration
-
-
 def test_a_change_that_is_not_possible_changes_nothing() -> None:
     views = fed([*STORY, change(9, ChangeKind.REMOVE, N1)])
 

@@ -128,52 +128,26 @@ class MembersView(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MEMBERS_FIELD_NUMBER: _builtins.int
-    CONFIGURATIONS_FIELD_NUMBER: _builtins.int
+    CONFIGURATION_FIELD_NUMBER: _builtins.int
+    configuration: _builtins.bytes
+    """in force; JSON, docs/FORMATS.md"""
     @_builtins.property
     def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___SetMember]:
         """by id"""
-
-    @_builtins.property
-    def configurations(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConfigurationAt]:
-        """ascending"""
 
     def __init__(
         self,
         *,
         members: _abc.Iterable[Global___SetMember] | None = ...,
-        configurations: _abc.Iterable[Global___ConfigurationAt] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["configurations", b"configurations", "members", b"members"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___MembersView: _TypeAlias = MembersView  # noqa: Y015
-
-@_typing.final
-class ConfigurationAt(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    INDEX_FIELD_NUMBER: _builtins.int
-    CONFIGURATION_FIELD_NUMBER: _builtins.int
-    index: _builtins.int
-    """of the entry that put it in force"""
-    configuration: _builtins.bytes
-    """JSON, docs/FORMATS.md"""
-    def __init__(
-        self,
-        *,
-        index: _builtins.int = ...,
         configuration: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["configuration", b"configuration", "index", b"index"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["configuration", b"configuration", "members", b"members"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ConfigurationAt: _TypeAlias = ConfigurationAt  # noqa: Y015
+Global___MembersView: _TypeAlias = MembersView  # noqa: Y015
 
 @_typing.final
 class ProducersView(_message.Message):
