@@ -62,6 +62,7 @@ RULES = {
     "raftlog.file_stamp": Rule((), ()),
     "raftlog.wire": Rule(("raftlog.engine", "raftlog.raft", *PB, *EMBED), ("google.protobuf",)),
     "raftlog.net": Rule((*BASE, "raftlog.engine", "raftlog.raft", "raftlog.wire"), ("cryptography", "grpc")),
+    "raftlog.storage": Rule((*BASE, *EMBED, "raftlog.engine", "raftlog.raft", "raftlog.wire.configurations"), ()),
     "raftlog.runtime": Rule(BASE, ("structlog", "prometheus_client")),
     "raftlog.server": Rule(
         (*BASE, *PB, *EMBED, "raftlog.wire", "raftlog.net", "raftlog.runtime"),

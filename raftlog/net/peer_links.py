@@ -1,0 +1,398 @@
+"""Messages of Raft to and from the other servers.
+
+Each server dials each other one, twice: for control (votes, heartbeats, replies) and, once there is something to send,
+for bulk (entries and snapshots), so that nothing small waits behind something large. It sends on the connections that
+it dialled and receives on those that it accepted. Messages of one lane arrive in order; some may be lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from random import Random
+from typing import Any, Final, NamedTuple
+
+from raftlog.engine import NodeId
+from raftlog.errors import RaftlogError
+from raftlog.net.backoff import BackOff
+from raftlog.net.connection import Connection, ConnectionEnded
+from raftlog.net.handshake import (
+    MESSAGE,
+    WELCOME,
+    HandshakeFailed,
+    Hello,
+    Identity,
+    Introduction,
+    Lane,
+    Welcome,
+    hear_hello,
+    introduction,
+    refuse,
+    say_hello,
+    why_refuse_hello,
+    why_refuse_welcome,
+)
+from raftlog.net.outbound import Outbound
+from raftlog.net.quiet_log import QuietLog
+from raftlog.net.stream_layer import StreamLayer, Unreachable
+from raftlog.net.throttle import Throttle
+from raftlog.raft.messages import Append, Message, SnapshotChunk
+from raftlog.wire.frames import HEADER_BYTES, Frame, frame_header
+from raftlog.wire.raft_messages import BadMessage, decode, encode
+
+log = logging.getLogger(__name__)
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+STRANGERS_MAX: Final = (
+    64  # servers that are not in the list of members: a new server knows nobody before a leader calls
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkLimits:
+    """What a link may use, and how long things may take. All servers must take frames as long as any of them sends."""
+
+    control_frame_bytes_max: int = 64 * KIB  # longer ones are refused by the receiver, and never sent
+    bulk_frame_bytes_max: int = 64 * MIB  # holds one entry of any size that the log takes
+    control_queue_bytes_max: int = 1 * MIB  # to one peer; what comes then is dropped
+    bulk_queue_bytes_max: int = 32 * MIB
+    dial_s_max: float = 5.0  # for the connection, TLS and both introductions
+    retry_s_min: float = 0.05
+    retry_s_max: float = 1.0
+
+
+class Address(NamedTuple):
+    """Where a member is, and which data directory it has."""
+
+    address: str
+    directory_id: str = ""  # "": not known, any will do
+
+
+@dataclass(frozen=True, slots=True)
+class PeerStatistics:
+    """What is known of the links with one peer."""
+
+    is_connected: bool  # we to it, for control
+    queued_bytes: int  # that the system has not taken yet
+    last_heard: float | None  # loop time of the last message from it
+    dropped: int  # messages that were not sent
+    connects: int  # connections made to it
+    format_min: int  # versions of the log's format that it knows; 0: it has not introduced itself
+    format_max: int
+
+
+@dataclass(slots=True)
+class _Peer:
+    address: Address
+    is_member: bool
+    outbound: dict[Lane, Outbound] = field(default_factory=dict)
+    inbound: dict[Lane, Connection] = field(default_factory=dict)
+    introduced: Introduction | None = None  # the last one
+    last_heard: float | None = None
+
+
+class PeerLinks:
+    """The links of one server with all others. It must be made and used in the thread of its loop."""
+
+    def __init__(
+        self,
+        node_id: NodeId,
+        identity: Identity,
+        stream_layer: StreamLayer,
+        addresses: Mapping[NodeId, tuple[str, str]],
+        on_message: Callable[[NodeId, Message], None],
+        on_unreachable: Callable[[NodeId], None],
+        *,
+        limits: LinkLimits | None = None,
+        throttle: Throttle | None = None,
+        random: Random | None = None,
+    ) -> None:
+        """Begin at once to connect and to accept. `addresses`: of the members, with their directories.
+
+        `on_message` is called with a sender that has proved who it is. `on_unreachable` follows when something could not
+        be sent, or a connection was lost. Both are called by the loop, never within `send`; neither may raise.
+        `throttle` holds back snapshots and what is marked as catching up; None: they go as fast as they can.
+        """
+        self._node_id = node_id
+        self._identity = identity
+        self._stream_layer = stream_layer
+        self._on_message = on_message
+        self._on_unreachable = on_unreachable
+        self._limits = limits or LinkLimits()
+        self._throttle = throttle
+        self._random = random or Random()
+        self._members_version = 0
+        self._loop = asyncio.get_running_loop()
+        self._quiet = QuietLog(log, self._loop.time)
+        self._peers: dict[NodeId, _Peer] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_receiving_bulk = True
+        self._is_closed = False
+        self.set_members(addresses)
+        self._spawn(self._accept_all())
+
+    # ── members ──
+
+    def set_members(self, members: Mapping[NodeId, tuple[str, str]], *, version: int = 0) -> None:
+        """From now on these are the members: id -> (address, directory id). This server itself may be among them.
+
+        `version` ascends from list to list: the index of the entry that made it. Where two servers know different
+        directories for a name, the newer list is right; with equal versions they do not speak.
+        """
+        self._members_version = version
+        for node in sorted(self._peers.keys() - members.keys()):
+            if self._peers[node].is_member:
+                self._forget(node)
+        for node, place in sorted(members.items()):
+            if node != self._node_id:
+                self._put(node, Address(*place), is_member=True)
+
+    def _put(self, node: NodeId, address: Address, *, is_member: bool) -> None:
+        before = self._peers.get(node)
+        if before is not None and before.address == address and before.is_member == is_member:
+            return
+        if before is not None and before.address.address == address.address:
+            before.address = address
+            before.is_member = is_member
+            self._check_directory(node, before)
+            if is_member:
+                self._outbound(node, before, Lane.CONTROL).stay_connected()
+            return
+        if before is not None:
+            self._forget(node)
+        self._peers[node] = peer = _Peer(address, is_member)
+        if before is not None:
+            peer.introduced, peer.last_heard = before.introduced, before.last_heard
+        if is_member:
+            self._outbound(node, peer, Lane.CONTROL)
+
+    def _check_directory(self, node: NodeId, peer: _Peer) -> None:
+        """The list says which directory this peer has; if it came with another one, both introduce themselves again."""
+        known, introduced = peer.address.directory_id, peer.introduced
+        if introduced is None or known in ("", introduced.directory_id):
+            return
+        for connection in peer.inbound.values():
+            connection.abort(f"{node} has another directory than the list of members says")
+        for outbound in peer.outbound.values():
+            outbound.reconnect(f"{node} has another directory than the list of members says")
+
+    def _forget(self, node: NodeId) -> None:
+        peer = self._peers.pop(node)
+        for connection in peer.inbound.values():
+            connection.close("it is no longer a member there")
+        for outbound in peer.outbound.values():
+            self._spawn(outbound.close())
+
+    # ── sending ──
+
+    def send(self, to: NodeId, message: Message, *, is_catch_up: bool = False) -> None:
+        """Send it as soon as it can be done, or drop it and call `on_unreachable`; never waits.
+
+        `is_catch_up`: entries that `to` is far behind of, which the throttle may hold back.
+        """
+        peer = self._peers.get(to)
+        if peer is None or self._is_closed:
+            self._loop.call_soon(self._on_unreachable, to)
+            return
+        is_bulk = isinstance(message, (Append, SnapshotChunk))
+        limits = self._limits
+        payload = encode(message)
+        size = sum(map(len, payload))
+        bytes_max = limits.bulk_frame_bytes_max if is_bulk else limits.control_frame_bytes_max
+        if size > bytes_max:
+            self._quiet.warning(
+                f"size to {to}", "message dropped: it is too large to=%s message=%s bytes=%d limit=%d",
+                to, type(message).__name__, size, bytes_max,
+            )  # fmt: skip
+            self._loop.call_soon(self._on_unreachable, to)
+            return
+        payload.insert(0, frame_header(MESSAGE, size))
+        outbound = self._outbound(to, peer, Lane.BULK if is_bulk else Lane.CONTROL)
+        is_throttled = is_catch_up or isinstance(message, SnapshotChunk)
+        outbound.send(payload, HEADER_BYTES + size, is_throttled=is_throttled)
+
+    def _outbound(self, node: NodeId, peer: _Peer, lane: Lane) -> Outbound:
+        outbound = peer.outbound.get(lane)
+        if outbound is None:
+            limits, is_control = self._limits, lane is Lane.CONTROL
+            peer.outbound[lane] = outbound = Outbound(
+                f"{node} {lane.value}",
+                partial(self._connect, node, peer, lane),
+                partial(self._on_unreachable, node),
+                queue_bytes_max=limits.control_queue_bytes_max if is_control else limits.bulk_queue_bytes_max,
+                is_eager=is_control and peer.is_member,
+                back_off=BackOff(
+                    seconds_min=limits.retry_s_min, seconds_max=limits.retry_s_max, random=self._random
+                ),
+                quiet=self._quiet,
+                throttle=self._throttle,
+            )
+        return outbound
+
+    async def _connect(self, node: NodeId, peer: _Peer, lane: Lane) -> Connection:
+        """A connection on which `node` has said who it is, or an error of ours."""
+        address = peer.address.address
+        connection = await self._stream_layer.dial(address, self._limits.dial_s_max)
+        try:
+            hello = Hello(to=node, lane=lane, **self._introduction())
+            welcome = await say_hello(connection, hello)
+            reason = why_refuse_welcome(hello, welcome, node, known_directory=peer.address.directory_id)
+            if reason is not None:
+                raise HandshakeFailed(reason)
+        except TimeoutError as error:
+            connection.abort("no answer")
+            raise Unreachable(f"{address}: no answer to the introduction") from error
+        except BaseException as error:
+            connection.abort(str(error))
+            raise
+        peer.introduced = welcome
+        connection.listen(
+            lambda _: connection.abort(f"{node} sent a frame where it only receives"), payload_bytes_max=0
+        )
+        return connection
+
+    # ── receiving ──
+
+    def pause_bulk(self) -> None:
+        """Read no entries and snapshots until `resume_bulk`: this server cannot take more. Senders wait, then drop."""
+        self._is_receiving_bulk = False
+        for peer in self._peers.values():
+            if Lane.BULK in peer.inbound:
+                peer.inbound[Lane.BULK].pause_reading()
+
+    def resume_bulk(self) -> None:
+        self._is_receiving_bulk = True
+        for peer in self._peers.values():
+            if Lane.BULK in peer.inbound:
+                peer.inbound[Lane.BULK].resume_reading()
+
+    async def _accept_all(self) -> None:
+        while True:
+            try:
+                connection = await self._stream_layer.accept()
+            except ConnectionAbortedError:
+                return
+            self._spawn(self._admit(connection))
+
+    async def _admit(self, connection: Connection) -> None:
+        try:
+            hello = await hear_hello(connection)
+        except (ConnectionEnded, TimeoutError, HandshakeFailed) as error:
+            self._quiet.warning(
+                f"hello {connection.peer_address}", "connection of a server refused address=%s reason=%s",
+                connection.peer_address, error if isinstance(error, RaftlogError) else "no introduction in time",
+            )  # fmt: skip
+            connection.abort("no introduction")
+            return
+        except BaseException:
+            connection.abort("this server is stopping")
+            raise
+        node = NodeId(hello.node)
+        peer = self._peers.get(node)
+        own = self._introduction()
+        reason = why_refuse_hello(
+            Welcome(**own), hello, known_directory=peer.address.directory_id if peer is not None else ""
+        )
+        if reason is None and peer is None and self._strangers >= STRANGERS_MAX:
+            reason = f"{node} is no member, and {STRANGERS_MAX} others that are none have called before"
+        if reason is not None:
+            self._quiet.warning(
+                f"refused {node}", "connection of a server refused node=%s address=%s subject=%s reason=%s",
+                node, connection.peer_address, connection.subject, reason,
+            )  # fmt: skip
+            await refuse(connection, reason)
+            return
+        if peer is None or (not peer.is_member and peer.address.address != hello.address):
+            self._put(node, Address(hello.address), is_member=False)
+        connection.on_proved()
+        connection.write_frame(WELCOME, Welcome(**own).to_bytes())
+        self._receive_from(node, self._peers[node], hello, connection)
+
+    @property
+    def _strangers(self) -> int:
+        return sum(not peer.is_member for peer in self._peers.values())
+
+    def _receive_from(self, node: NodeId, peer: _Peer, hello: Hello, connection: Connection) -> None:
+        lane, limits = hello.lane, self._limits
+        before = peer.inbound.get(lane)
+        if before is not None:
+            before.abort(f"{node} has made a new connection")
+        peer.inbound[lane] = connection
+        peer.introduced = hello
+        peer.last_heard = self._loop.time()
+        connection.ended.add_done_callback(lambda _: self._remove_inbound(peer, lane, connection))
+        for outbound in peer.outbound.values():
+            outbound.try_now()
+        is_bulk = lane is Lane.BULK
+        connection.listen(
+            partial(self._take, node, peer, connection),
+            payload_bytes_max=limits.bulk_frame_bytes_max if is_bulk else limits.control_frame_bytes_max,
+        )
+        if is_bulk and not self._is_receiving_bulk:
+            connection.pause_reading()
+
+    def _remove_inbound(self, peer: _Peer, lane: Lane, connection: Connection) -> None:
+        if peer.inbound.get(lane) is connection:
+            del peer.inbound[lane]
+
+    def _take(self, node: NodeId, peer: _Peer, connection: Connection, frame: Frame) -> None:
+        try:
+            if frame.type != MESSAGE:
+                raise BadMessage(f"a frame of type {frame.type}")
+            message = decode(frame.payload)
+        except BadMessage as error:
+            self._quiet.warning(
+                f"bad from {node}", "connection of a server ended: it sent what cannot be read node=%s reason=%s", node, error
+            )  # fmt: skip
+            connection.abort(str(error))
+            return
+        peer.last_heard = self._loop.time()
+        self._on_message(node, message)
+
+    # ── the rest ──
+
+    def statistics(self) -> dict[NodeId, PeerStatistics]:
+        """Of each peer, members and others."""
+        return {node: _statistics(peer) for node, peer in sorted(self._peers.items())}
+
+    async def close(self) -> None:
+        """End all connections and take no more. The stream layer is its owner's."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        for task in list(self._tasks):
+            task.cancel()
+        peers = [self._peers.pop(node) for node in sorted(self._peers)]
+        for peer in peers:
+            for connection in list(peer.inbound.values()):
+                connection.close("this server is stopping")
+            for outbound in peer.outbound.values():
+                self._spawn(outbound.close())
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _introduction(self) -> dict[str, Any]:
+        return introduction(self._node_id, self._identity, members_version=self._members_version)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _statistics(peer: _Peer) -> PeerStatistics:
+    control, introduced = peer.outbound.get(Lane.CONTROL), peer.introduced
+    links = peer.outbound.values()
+    return PeerStatistics(
+        is_connected=control is not None and control.is_connected,
+        queued_bytes=sum(each.queued_bytes for each in links),
+        last_heard=peer.last_heard,
+        dropped=sum(each.dropped for each in links),
+        connects=sum(each.connects for each in links),
+        format_min=introduced.format_min if introduced is not None else 0,
+        format_max=introduced.format_max if introduced is not None else 0,
+    )

@@ -1,0 +1,212 @@
+"""Connections between servers: accepts and dials them, encrypted, both sides known by their certificates."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections.abc import Collection
+from typing import Final
+
+from raftlog.errors import RaftlogError
+from raftlog.net.addresses import split_address
+from raftlog.net.connection import Connection
+from raftlog.net.handshake import refuse
+from raftlog.net.listener import RAFT_BYTE, Accepted, Listener
+from raftlog.net.peer_tls import TlsContext
+from raftlog.net.quiet_log import QuietLog
+from raftlog.net.tls import TlsFiles
+
+log = logging.getLogger(__name__)
+
+SHUTDOWN_S_MAX: Final = 1.0  # for the goodbye of TLS
+ACKNOWLEDGED_MS_MAX: Final = (
+    5000  # for bytes that were sent; then the connection is lost, and a new one is tried
+)
+IDLE_S: Final = 10  # before the system asks whether the other side is there
+PROBES: Final = 3
+PROBE_S: Final = 2
+
+
+class Unreachable(RaftlogError):
+    """No connection to the other server, and why. It may work at the next attempt."""
+
+
+class StreamLayer:
+    """`accept` and `dial` give a Connection whose TLS is done. Both TLS arguments None: plain TCP, nobody is proved."""
+
+    def __init__(
+        self,
+        listener: Listener,
+        server_tls: TlsFiles | None,
+        peer_tls: TlsFiles | None,
+        *,
+        peer_names: Collection[str] = ("peer",),
+    ) -> None:
+        """TlsError if files cannot be used. `peer_names`: common names of certificates that may connect to us."""
+        assert (server_tls is None) == (peer_tls is None), "TLS on one side only"
+        self._listener = listener
+        self._server_tls = TlsContext(server_tls, is_server=True) if server_tls is not None else None
+        self._peer_tls = TlsContext(peer_tls, is_server=False) if peer_tls is not None else None
+        self._peer_names = tuple(peer_names)
+        self._ready: asyncio.Queue[Connection | None] = (
+            asyncio.Queue()
+        )  # None: closed; bounded by the listener
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._accepting: asyncio.Task[None] | None = None
+        self._quiet = QuietLog(log, lambda: asyncio.get_running_loop().time())
+        self._is_closed = False
+
+    @property
+    def address(self) -> str:
+        return self._listener.address
+
+    async def accept(self) -> Connection:
+        """The next connection from another server. ConnectionAbortedError once the listener or this is closed."""
+        if self._accepting is None and not self._is_closed:
+            self._accepting = asyncio.get_running_loop().create_task(self._accept_all())
+        connection = await self._ready.get()
+        if connection is None:
+            self._ready.put_nowait(None)  # for whoever else waits
+            raise ConnectionAbortedError("the stream layer is closed")
+        return connection
+
+    async def dial(self, address: str, timeout: float) -> Connection:
+        """A connection to the server at host:port within so many seconds, else Unreachable."""
+        answer_by = asyncio.get_running_loop().time() + timeout
+        try:
+            host, port = split_address(address)
+            async with asyncio.timeout_at(answer_by):
+                connected = await _connect(host, port)
+                try:
+                    return await self._begin(connected, host, address, answer_by)
+                except BaseException:
+                    connected.close()
+                    raise
+        except TimeoutError as error:
+            raise Unreachable(f"{address}: no answer within {timeout:g} s") from error
+        except ssl.SSLCertVerificationError as error:
+            raise Unreachable(f"{address}: its certificate is not trusted: {error.verify_message}") from error
+        except ssl.SSLError as error:
+            reason = (error.reason or str(error)).lower().replace("_", " ")
+            raise Unreachable(f"{address}: no TLS connection: {reason}") from error
+        except (OSError, ValueError) as error:
+            words = error.strerror if isinstance(error, OSError) else None
+            raise Unreachable(f"{address}: {words or error}") from error
+
+    async def close(self) -> None:
+        """End what is not yet accepted. The listener and the connections given out are their owners'."""
+        self._is_closed = True
+        tasks = [*self._tasks, *([self._accepting] if self._accepting is not None else [])]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        while not self._ready.empty():
+            connection = self._ready.get_nowait()
+            if connection is not None:
+                connection.abort("this server is stopping")
+        self._ready.put_nowait(None)
+
+    async def _begin(self, connected: socket.socket, host: str, address: str, answer_by: float) -> Connection:
+        loop = asyncio.get_running_loop()
+        await loop.sock_sendall(connected, RAFT_BYTE)
+        tls = self._peer_tls
+        connection = Connection(address, answer_by=answer_by)
+        await loop.create_connection(
+            lambda: connection,
+            sock=connected,
+            ssl=tls.current() if tls is not None else None,
+            server_hostname=host if tls is not None else None,
+            ssl_shutdown_timeout=SHUTDOWN_S_MAX if tls is not None else None,
+        )
+        return connection
+
+    async def _accept_all(self) -> None:
+        while True:
+            try:
+                accepted = await self._listener.accept()
+            except ConnectionAbortedError:
+                self._ready.put_nowait(None)
+                return
+            task = asyncio.get_running_loop().create_task(self._admit(accepted))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _admit(self, accepted: Accepted) -> None:
+        """Do TLS, and put the connection where `accept` finds it, or end it."""
+        loop = asyncio.get_running_loop()
+        tls = self._server_tls
+        connection = Connection(accepted.address, answer_by=accepted.answer_by)
+        try:
+            _prepare(accepted.socket)
+            async with asyncio.timeout_at(accepted.answer_by):
+                # (What uvloop returns here is its own protocol for TLS.)
+                await loop.connect_accepted_socket(
+                    lambda: connection,
+                    accepted.socket,
+                    ssl=tls.current() if tls is not None else None,
+                    ssl_shutdown_timeout=SHUTDOWN_S_MAX if tls is not None else None,
+                )
+        except (OSError, TimeoutError) as error:
+            accepted.socket.close()
+            accepted.release()
+            reason = error.reason if isinstance(error, ssl.SSLError) else None
+            self._quiet.warning(
+                accepted.address, "no TLS with one that connected as a server address=%s reason=%s",
+                accepted.address, reason or error or "too slow",
+            )  # fmt: skip
+            return
+        except BaseException:
+            accepted.socket.close()
+            accepted.release()
+            raise
+        connection.on_proved = accepted.release
+        connection.ended.add_done_callback(lambda _: accepted.release())
+        if tls is None or connection.subject in self._peer_names:
+            self._ready.put_nowait(connection)
+        else:
+            await self._refuse_subject(connection)
+
+    async def _refuse_subject(self, connection: Connection) -> None:
+        self._quiet.warning(
+            f"subject {connection.subject}",
+            "refused: this certificate may not speak for a server subject=%s address=%s allowed=%s",
+            connection.subject, connection.peer_address, ",".join(self._peer_names),
+        )  # fmt: skip
+        reason = f"the certificate of {connection.subject!r} may not speak for a server"
+        await refuse(connection, reason, after_hello=True)
+
+
+async def _connect(host: str, port: int) -> socket.socket:
+    """A connection to the first address of this host that takes one; OSError with the reason of the last if none does."""
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    failure = OSError(f"{host} has no address")
+    for family, kind, protocol, _, address in found:
+        connection = socket.socket(family, kind, protocol)
+        try:
+            connection.setblocking(False)
+            _prepare(connection)
+            await loop.sock_connect(connection, address)
+        except OSError as error:
+            connection.close()
+            failure = error
+        except BaseException:
+            connection.close()
+            raise
+        else:
+            return connection
+    raise failure
+
+
+def _prepare(connection: socket.socket) -> None:
+    """Send at once, and notice within seconds that the other side is gone, where the system would take minutes."""
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (
+        ("TCP_USER_TIMEOUT", ACKNOWLEDGED_MS_MAX), ("TCP_KEEPIDLE", IDLE_S), ("TCP_KEEPINTVL", PROBE_S), ("TCP_KEEPCNT", PROBES),
+    ):  # fmt: skip
+        if hasattr(socket, option):
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
