@@ -458,12 +458,12 @@ class Log:
         """
         writer = self._writer
         with writer.maintenance():
-            return writer.remove_oldest(
-                sum(
-                    segment.end_offset <= lowest and (below_index is None or segment.end_index <= below_index)
-                    for segment in writer.layout.segments[:-1]
-                )
-            )
+            return writer.remove_oldest(replication.count_below(writer, lowest, below_index))
+
+    def base_after(self, lowest: int, *, below_index: int | None = None) -> Base:
+        """What `base` would be after `truncate` with these arguments."""
+        self._require_open()
+        return replication.base(self._view, replication.count_below(self._view, lowest, below_index))
 
     def truncate_suffix(self, end: int) -> int:
         """Forget every record at or above `end`, and return the bytes freed. Durable on return.

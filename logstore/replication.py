@@ -11,8 +11,17 @@ from logstore.segment import Segment
 from logstore.walk import Item
 
 
-def base(view: View) -> Base:
-    header = view.layout.segments[0].header
+def count_below(view: View, lowest: int, below_index: int | None) -> int:
+    """How many of the oldest segments hold only records below `lowest` and entries below `below_index`."""
+    return sum(
+        segment.end_offset <= lowest and (below_index is None or segment.end_index <= below_index)
+        for segment in view.layout.segments[:-1]
+    )
+
+
+def base(view: View, number: int = 0) -> Base:
+    """The place in front of a segment, by default the first."""
+    header = view.layout.segments[number].header
     return Base(
         header.base_index - 1,
         header.previous_term,
@@ -50,31 +59,47 @@ def index_of(view: View, offset: int) -> int:
 
 def raw_entries(view: View, first: int, end: int, bytes_max: int) -> list[RawEntry]:
     layout = view.layout
-    end = min(end, layout.active.end_index)
     found: list[RawEntry] = []
-    held = 0
-    while first < end:
+    while first < min(end, layout.active.end_index):
         segment = layout.at_index(first)
+        stop, position, size = _part_within(segment, first, min(end, segment.end_index), bytes_max)
+        if found and size > bytes_max:
+            break
         try:
-            for length, entry in _whole_entries(segment, first, bytes_max):
-                if found and held + length > bytes_max or entry.index >= end:
-                    return found
-                held += length
+            for entry in _whole_entries(segment, first, stop, position):
                 found.append(entry)
         except CorruptLog:
             if not found:
                 raise
-            return found
-        first = segment.end_index
+            break
+        bytes_max -= size
+        first = stop
     if not found:
         raise IndexOutOfRange(first, layout.base_indexes[0], layout.active.end_index - 1)
     return found
 
 
-def _whole_entries(segment: Segment, first: int, read_bytes: int) -> Iterator[tuple[int, RawEntry]]:
-    """(bytes in the store, entry) from entry `first` on; CorruptLog at the first that is damaged."""
-    end = segment.end_index
-    walk = segment.walk(first, read_bytes=read_bytes)
+def _part_within(segment: Segment, first: int, end: int, bytes_max: int) -> tuple[int, int, int]:
+    """(end of the entries from `first` on that take at most `bytes_max`, but one, end position, bytes)."""
+    index, tail = segment.index, segment.tail  # in this order: the index is what knows a sealed segment's end
+    count, row = tail.next_index - segment.base_index, first - segment.base_index
+    positions = index.rows["position"][:count]
+    start = int(positions[row])
+    if tail.position <= start + bytes_max:
+        stop = count
+    else:
+        stop = int(positions.searchsorted(start + bytes_max, "right")) - 1
+    stop = max(min(stop, end - segment.base_index), row + 1)
+    position = int(positions[stop]) if stop < count else tail.position
+    if position == start:  # within a hole
+        position = tail.position
+    return segment.base_index + stop, position, position - start
+
+
+def _whole_entries(segment: Segment, first: int, end: int, end_position: int) -> Iterator[RawEntry]:
+    """Entries first..end-1, which end at a position; CorruptLog at the first that is damaged."""
+    walk = segment.walk(first)
+    walk.end_position = end_position
     while walk.tail.next_index < end:
         run = walk.run()
         if run is not None:
@@ -83,7 +108,7 @@ def _whole_entries(segment: Segment, first: int, read_bytes: int) -> Iterator[tu
         item = walk.next()
         if item is None or item.damage:
             raise segment.damaged(walk, item)
-        yield item.length, _raw_entry(segment, item)
+        yield _raw_entry(segment, item)
 
 
 def _raw_entry(segment: Segment, item: Item) -> RawEntry:

@@ -91,9 +91,8 @@ class Housekeeping:
 
     async def _remove_segments(self, lowest: int, index: int) -> None:
         storage = self._replica.storage
-        storage.forget(lowest, below_index=index + 1)
-        freed = await asyncio.to_thread(storage.remove_forgotten)
-        if freed:
+        if storage.forget(lowest, below_index=index + 1):
+            freed = await asyncio.to_thread(storage.remove_forgotten)
             log.info("segments removed", node=self._replica.id, log_start=lowest, freed_bytes=freed)
 
     # ── retention ───────────────────────────────────────────────────────────────────────────────────

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from typing import Final, NamedTuple
+from typing import Final
 
 from logstore import Config, LogClosed, OffsetOutOfRange, Record
 from logstore.reading import Frames
@@ -15,24 +15,14 @@ from raftlog.distributed.housekeeping import Housekeeping
 from raftlog.distributed.membership import Membership
 from raftlog.distributed.proposals import Proposals
 from raftlog.distributed.replica import Replica
+from raftlog.distributed.status import MemberStatus, NodeStatus, members_of, status_of
 from raftlog.engine import NodeId
 from raftlog.errors import InvalidRequest, NotLeader, Overloaded
 from raftlog.machines.cursors import GROUPS_MAX, NAME_CHARACTERS_MAX, Cursor
 from raftlog.net.addresses import split_address
 from raftlog.pb.raftlog.v1 import command_pb2 as pb
-from raftlog.raft.node import Status
 
 CLOSED: Final = "the log is closed"
-
-
-class Server(NamedTuple):
-    """A member of the cluster."""
-
-    id: str
-    address: str  # host:port
-    directory_id: str
-    is_leader: bool
-    is_voter: bool
 
 
 class DistributedLog:
@@ -85,9 +75,14 @@ class DistributedLog:
             return replica.failure
         if replica.is_ready and replica.is_full:
             return replica.full_error()
-        return self.not_leader()
+        return self._not_leader()
 
-    def not_leader(self) -> NotLeader:
+    def require_leader(self) -> None:
+        """Raise NotLeader unless this node leads, as far as it knows."""
+        if not self._replica.is_ready:
+            raise self._not_leader()
+
+    def _not_leader(self) -> NotLeader:
         """Says who leads, as far as this node knows."""
         leader = self._replica.leader
         if leader is None or leader == self._replica.id:
@@ -165,12 +160,13 @@ class DistributedLog:
             raise LogClosed(CLOSED)
         return self.end
 
-    async def read_index(self) -> int:
+    async def read_index(self, timeout_s: float) -> int:
         """The high watermark once this node has all that was acknowledged to anybody before the call.
 
-        A round to a quorum. Raises NotLeader while no leader is known, Overloaded if no quorum answers in time.
+        A round to a quorum. Raises NotLeader while no leader is known, Overloaded or TimeoutError if it takes too long.
         """
-        await self._proposals.read_index()
+        async with asyncio.timeout(timeout_s):
+            await self._proposals.read_index()
         return self.end
 
     # ── members ─────────────────────────────────────────────────────────────────────────────────────
@@ -191,19 +187,13 @@ class DistributedLog:
         """Make a learner a voter now; MembershipRefused if it has not nearly caught up."""
         await self._membership.promote(NodeId(id))
 
-    def get_servers(self) -> list[Server]:
+    def get_servers(self) -> tuple[MemberStatus, ...]:
         """The members as this node knows them, by name."""
-        members = self._applier.views.members
-        servers = []
-        for node in members.configuration.members:
-            known = members.get(node)
-            address, directory_id = known if known is not None else ("", "")
-            is_voter = node in members.configuration.all_voters
-            servers.append(Server(node, address, directory_id, node == self._replica.leader, is_voter))
-        return servers
+        return members_of(self._replica)
 
-    def status(self) -> Status:
-        return self._replica.status()
+    def status(self) -> NodeStatus:
+        """What this node is and believes."""
+        return status_of(self._replica)
 
     @property
     def replica(self) -> Replica:

@@ -148,8 +148,8 @@ class Membership:
                     if self._driver.actor.is_closed:
                         raise NotLeader
                     await asyncio.sleep(LOOK_AGAIN_S)
-                    role = node.role
-                    if isinstance(role, Leader) and role.transferee is None:
+                    now = node.role
+                    if isinstance(now, Leader) and now.transferee is None:
                         raise MembershipRefused(f"{to} did not take over in time; {self._id} still leads")
         except TimeoutError:
             raise OutcomeUnknown(

@@ -16,10 +16,11 @@ from raftlog.machines.members import Member
 from raftlog.machines.views import Views
 from raftlog.raft.config import MIB, RaftConfig
 from raftlog.raft.configuration import Configuration
+from raftlog.raft.events import Campaign, ForgetLeader
 from raftlog.raft.leader import Leader
 from raftlog.raft.log import LostEntries
 from raftlog.raft.messages import Entry, EntryKind, Message
-from raftlog.raft.node import RaftNode, Status
+from raftlog.raft.node import RaftNode
 from raftlog.runtime.applier import Applier
 from raftlog.runtime.logging import get_logger
 from raftlog.runtime.raft_driver import RaftDriver
@@ -27,6 +28,10 @@ from raftlog.storage.disk_thread import DiskThread
 from raftlog.storage.raft_storage import RaftStorage
 
 log = get_logger(__name__)
+
+# How long after the connection with the leader is lost the others are asked: drawn, so that two do not ask at once.
+SUSPICION_S_MIN: Final = 0.05
+SUSPICION_S_MAX: Final = 0.25
 
 NOTES_SHOWN: Final = {  # others are for debugging
     "became_leader", "became_follower", "configuration_changed", "transferring_leadership", "installing_snapshot",
@@ -50,16 +55,28 @@ class Links(Protocol):
     """What a node needs of the connections to its peers (raftlog/net/peer_links.py)."""
 
     def send(self, to: NodeId, message: Message, *, is_catch_up: bool = False) -> None: ...
-    def set_members(self, members: Mapping[NodeId, Member]) -> None: ...
-    async def close(self) -> None: ...
+    def set_members(self, members: Mapping[NodeId, Member], *, version: int) -> None: ...
+    @property
+    def format_version(self) -> int: ...
 
 
 class Replica:
     """Made by `start`; all calls are made in the event loop's thread."""
 
-    def __init__(self, node: NodeId, storage: RaftStorage, links: Links, config: ReplicaConfig) -> None:
+    def __init__(
+        self,
+        node: NodeId,
+        storage: RaftStorage,
+        links: Links,
+        config: ReplicaConfig,
+        *,
+        cluster_id: str,
+        directory_id: str,
+    ) -> None:
         """Starts at once. Raises LostEntries if the log lost what it had vouched for, BadViews for a bad snapshot."""
         self.id = node
+        self.cluster_id = cluster_id
+        self.directory_id = directory_id
         self.config = config
         self.storage = storage
         self.log: Log = storage.log
@@ -73,6 +90,7 @@ class Replica:
         self.on_ready: Callable[[], None] = lambda: None
         self.on_change: Callable[[], None] = lambda: None  # of the leader or the configuration
         self.applied_entries = self.applied_bytes = 0  # since the start
+        self._suspicion: asyncio.TimerHandle | None = None  # that the leader is gone, until it is acted upon
         self._own_term_index = 0  # of the no-op with which it began to lead
         self._leader_waiters: list[asyncio.Future[None]] = []
         self._links = links
@@ -82,7 +100,11 @@ class Replica:
         self.applier.on_applied = self._count_applied
         raft = RaftNode(node, config.raft, storage, random.Random(), time.monotonic())
         self._disk = DiskThread(
-            storage, on_durable=self._durable, on_failed=self._disk_failed, on_full=self._write_waits_for_room
+            storage,
+            asyncio.get_running_loop(),
+            self._durable,
+            self._disk_failed,
+            on_full=self._write_waits_for_room,
         )
         self.driver = RaftDriver(
             raft,
@@ -94,7 +116,7 @@ class Replica:
             on_turn=self._look,
         )
         self._listener = asyncio.create_task(self._listen())
-        links.set_members(views.members.known)
+        self._tell_links()
 
     def _load_views(self) -> Views:
         latest = self.storage.latest_views()
@@ -107,14 +129,15 @@ class Replica:
         if self.is_stopped:
             return
         self.is_stopped = True
+        if self._suspicion is not None:
+            self._suspicion.cancel()
         self.driver.close()
         self._end_waiting(
             OutcomeUnknown("the server stopped before a quorum had it; it may be stored later, or never")
         )
         self._listener.cancel()
         await asyncio.gather(self._listener, return_exceptions=True)
-        await self._links.close()
-        await self._disk.close()
+        await asyncio.to_thread(self._disk.close)
         await asyncio.to_thread(self.storage.close)
 
     def _end_waiting(self, error: Exception) -> None:
@@ -131,7 +154,21 @@ class Replica:
         self.driver.received(sender, message)
 
     def unreachable(self, peer: NodeId) -> None:
+        """A message to this peer was lost, or a connection with it."""
         self.driver.unreachable(peer)
+        if peer == self.leader and self._suspicion is None and not self.is_stopped:
+            wait = random.uniform(SUSPICION_S_MIN, SUSPICION_S_MAX)
+            lost_at = time.monotonic()
+            self._suspicion = asyncio.get_running_loop().call_later(wait, self._suspect, peer, lost_at)
+
+    def _suspect(self, leader: NodeId, lost_at: float) -> None:
+        """A process that ends closes its connections, which is noticed before any timeout: ask the others whether they
+        miss the leader, too. As long as it leads a quorum, they say no (pre-vote)."""
+        self._suspicion = None
+        node = self.driver.node
+        if self.leader == leader and node.election_start < lost_at and not self.driver.actor.is_closed:
+            self.driver.actor.dispatch(ForgetLeader(), is_urgent=True)
+            self.driver.actor.dispatch(Campaign(), is_urgent=True)
 
     def _durable(self, token: Any) -> None:
         if not self.is_stopped and self.failure is None:
@@ -141,8 +178,12 @@ class Replica:
         """A snapshot and the beginning of a leader's log took the place of what was here."""
         base = self.log.base
         self.applier.start_at(self._load_views(), applied=base.index, end=base.offset)
-        self._links.set_members(self.applier.views.members.known)
+        self._tell_links()
         self.on_change()
+
+    def _tell_links(self) -> None:
+        members = self.applier.views.members
+        self._links.set_members(members.known, version=members.index)
 
     def _count_applied(self, entries: Sequence[Entry]) -> None:
         self.applied_entries += len(entries)
@@ -151,7 +192,7 @@ class Replica:
             self.applied_bytes += len(entry.data)
             is_changed = is_changed or entry.kind in (EntryKind.COMMAND, EntryKind.CONFIGURATION)
         if is_changed:
-            self._links.set_members(self.applier.views.members.known)
+            self._tell_links()
             self.on_change()
 
     def _look(self) -> None:
@@ -236,8 +277,10 @@ class Replica:
             await waiter
         return self.leader
 
-    def status(self) -> Status:
-        return self.driver.node.status()
+    @property
+    def format_version(self) -> int:
+        """That the cluster writes: the highest that all members which have introduced themselves know."""
+        return self._links.format_version
 
     def time_ns(self) -> int:
         """Of the wall, never before the log's latest."""

@@ -19,9 +19,11 @@ class Members:
     """Addresses come by commands, votes by entries of kind configuration."""
 
     configuration: Configuration  # in force after the last entry that was applied
+    index: int  # of the last entry that changed anything here
 
-    def __init__(self, configuration: Configuration) -> None:
+    def __init__(self, configuration: Configuration, *, index: int) -> None:
         self.configuration = configuration
+        self.index = index
         self._known: dict[NodeId, Member] = {}
 
     @property
@@ -40,10 +42,11 @@ class Members:
                 return node
         return None
 
-    def set_member(self, command: pb.SetMember) -> None:
+    def set_member(self, index: int, command: pb.SetMember) -> None:
+        self.index = index
         self._known[NodeId(command.id)] = Member(command.address, command.directory_id)
 
-    def change(self, data: bytes) -> None:
+    def change(self, index: int, data: bytes) -> None:
         """Apply an entry of kind configuration. One that is not possible changes nothing, as in the core."""
         if not self.configuration.members:
             return  # what is before it is not known: the core ignores it, too
@@ -56,9 +59,10 @@ class Members:
         for node in set(self.configuration.members).difference(configuration.members):
             self._known.pop(node, None)
         self.configuration = configuration
+        self.index = index
 
     def to_bytes(self) -> bytes:
-        view = pb.MembersView(configuration=configuration_to_bytes(self.configuration))
+        view = pb.MembersView(configuration=configuration_to_bytes(self.configuration), index=self.index)
         for node, member in self.known.items():
             view.members.add(id=node, address=member.address, directory_id=member.directory_id)
         return view.SerializeToString(deterministic=True)
@@ -67,7 +71,7 @@ class Members:
     def from_bytes(cls, data: bytes) -> Members:
         """What `to_bytes` gave; DecodeError or ValueError for other bytes."""
         view = pb.MembersView.FromString(data)
-        members = cls(configuration_from_bytes(view.configuration))
+        members = cls(configuration_from_bytes(view.configuration), index=view.index)
         for each in view.members:
-            members.set_member(each)
+            members.set_member(view.index, each)
         return members

@@ -37,7 +37,7 @@ class Views:
         self.log_start = next_offset
         self.next_offset = next_offset
         self.time = 0
-        self.members = Members(configuration)
+        self.members = Members(configuration, index=index)
         self.producers = Producers()
         self.cursors = Cursors()
 
@@ -57,14 +57,14 @@ class Views:
             case EntryKind.COMMAND:
                 self._obey(pb.Command.FromString(entry.data))
             case EntryKind.CONFIGURATION:
-                self.members.change(entry.data)
+                self.members.change(entry.index, entry.data)
             case _:
                 pass  # a no-op
 
     def _obey(self, command: pb.Command) -> None:
         match command.WhichOneof("command"):
             case "set_member":
-                self.members.set_member(command.set_member)
+                self.members.set_member(self.index, command.set_member)
             case "set_cursor":
                 self.cursors.set(command.set_cursor)
             case "set_log_start":

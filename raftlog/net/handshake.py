@@ -118,13 +118,14 @@ def _checked(type: Any, value: Any) -> Any:
 def why_refuse(own: Introduction, other: Introduction, *, known_directory: str) -> str | None:
     """Why this server does not speak with the other; None if it does.
 
+    A new server, whose cluster id is empty, speaks with the first cluster that calls it, and becomes a part of it.
     `known_directory` is what the list of members says of the other's name, "" if nothing.
     """
     if other.protocol != own.protocol:
         return (
             f"{other.node} speaks version {other.protocol} of the protocol, {own.node} version {own.protocol}"
         )
-    if other.cluster_id != own.cluster_id:
+    if other.cluster_id != own.cluster_id and (own.cluster_id or not other.cluster_id):
         return f"{other.node} is of cluster {other.cluster_id!r}, {own.node} of {own.cluster_id!r}"
     if other.node == own.node:
         return f"{own.node} got a connection from itself, or another server has its name"

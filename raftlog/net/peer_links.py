@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from random import Random
 from typing import Any, Final, NamedTuple
@@ -107,6 +107,7 @@ class PeerLinks:
         on_message: Callable[[NodeId, Message], None],
         on_unreachable: Callable[[NodeId], None],
         *,
+        on_cluster: Callable[[str], None] | None = None,
         limits: LinkLimits | None = None,
         throttle: Throttle | None = None,
         random: Random | None = None,
@@ -115,13 +116,15 @@ class PeerLinks:
 
         `on_message` is called with a sender that has proved who it is. `on_unreachable` follows when something could not
         be sent, or a connection was lost. Both are called by the loop, never within `send`; neither may raise.
-        `throttle` holds back snapshots and what is marked as catching up; None: they go as fast as they can.
+        `on_cluster` is called, once, where the identity has no cluster id and a member of one calls: then this server is
+        of that cluster; it must be durable on return. `throttle` holds back snapshots and what is marked as catching up; None: they go as fast as they can.
         """
         self._node_id = node_id
         self._identity = identity
         self._stream_layer = stream_layer
         self._on_message = on_message
         self._on_unreachable = on_unreachable
+        self._on_cluster = on_cluster
         self._limits = limits or LinkLimits()
         self._throttle = throttle
         self._random = random or Random()
@@ -134,6 +137,10 @@ class PeerLinks:
         self._is_closed = False
         self.set_members(addresses)
         self._spawn(self._accept_all())
+
+    def set_identity(self, identity: Identity) -> None:
+        """Introduce this server so from now on; what is connected stays so."""
+        self._identity = identity
 
     # ── members ──
 
@@ -306,6 +313,11 @@ class PeerLinks:
             )  # fmt: skip
             await refuse(connection, reason)
             return
+        if not self._identity.cluster_id:
+            assert self._on_cluster is not None, "a server without a cluster and without a way into one"
+            self._on_cluster(hello.cluster_id)
+            self.set_identity(replace(self._identity, cluster_id=hello.cluster_id))
+            own = self._introduction()
         if peer is None or (not peer.is_member and peer.address.address != hello.address):
             self._put(node, Address(hello.address), is_member=False)
         connection.on_proved()
@@ -354,6 +366,12 @@ class PeerLinks:
         self._on_message(node, message)
 
     # ── the rest ──
+
+    @property
+    def format_version(self) -> int:
+        """The highest version of the log's format that this server and all members that have introduced themselves know."""
+        known = [peer.introduced.format_max for peer in self._peers.values() if peer.is_member and peer.introduced]
+        return min([self._identity.format_max, *known])
 
     def statistics(self) -> dict[NodeId, PeerStatistics]:
         """Of each peer, members and others."""

@@ -76,6 +76,9 @@ class RaftStorage:
             if isinstance(error, CorruptLog):
                 raise DamagedState(f"the log is damaged: {error}") from error
             raise
+        self._base = (
+            self.log.base
+        )  # where the log begins for the node; files of what is before may still be there
         self._installed: Snapshot | None = None  # by this process, the last one
         self._pinned: tuple[Snapshot, bytes] | None = (
             None  # what is sent to followers while the base is the same
@@ -85,6 +88,7 @@ class RaftStorage:
         self._latest_bytes = 0
         try:
             latest = self._open_snapshot()
+            self._base = self.log.base
             if latest is not None:
                 self._remember(latest)
             self._changes = self._find_changes()
@@ -155,7 +159,7 @@ class RaftStorage:
 
     @property
     def first_index(self) -> int:
-        return self.log.first_index
+        return self._base.index + 1
 
     @property
     def last_index(self) -> int:
@@ -206,7 +210,7 @@ class RaftStorage:
 
     def snapshot(self) -> Snapshot | None:
         """Where this log begins, with a size that is that of the views' snapshot for a follower."""
-        base = self.log.base
+        base = self._base
         with self._lock:
             pinned, latest = self._pinned, self._latest
         if pinned is not None and pinned[0].index == base.index:
@@ -287,6 +291,7 @@ class RaftStorage:
             base = received.views.base
             assert base is not None
             self.log.begin_at(base)
+            self._base = base
             self._installed = part.snapshot
             with self._lock:
                 self._changes = []
@@ -294,12 +299,22 @@ class RaftStorage:
             self._snapshots.remove_all_but(received.views.index)
             return True
 
-    def truncate(self, lowest: int, *, below_index: int) -> int:
-        """Remove the oldest entries: whole segments, all of whose records are below offset `lowest`.
+    def forget(self, lowest: int, *, below_index: int) -> bool:
+        """Let the log begin later: without the oldest segments, all of whose records are below offset `lowest`.
 
-        Only entries below `below_index` that the latest snapshot of the views contains. Returns the bytes freed.
+        Only entries below `below_index` that the latest snapshot of the views contains. The node is to be between two
+        steps; the files go by `remove_forgotten`, which may take its time. False if there is nothing to forget.
         """
-        return self.log.truncate(lowest, below_index=min(below_index, self.views_index + 1))
+        base = self.log.base_after(lowest, below_index=min(below_index, self.views_index + 1))
+        is_later = base.index > self._base.index
+        if is_later:
+            self._base = base
+        return is_later
+
+    def remove_forgotten(self) -> int:
+        """Remove the files of what the log does not begin with any more; returns the bytes freed."""
+        base = self._base
+        return self.log.truncate(base.offset, below_index=base.index + 1)
 
     def close(self) -> None:
         """Let the files go. Raises LogPoisoned if the log's last sync failed."""

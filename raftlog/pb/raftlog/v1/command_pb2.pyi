@@ -129,8 +129,11 @@ class MembersView(_message.Message):
 
     MEMBERS_FIELD_NUMBER: _builtins.int
     CONFIGURATION_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
     configuration: _builtins.bytes
     """in force; JSON, docs/FORMATS.md"""
+    index: _builtins.int
+    """of the entry that changed any of it last"""
     @_builtins.property
     def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___SetMember]:
         """by id"""
@@ -140,10 +143,11 @@ class MembersView(_message.Message):
         *,
         members: _abc.Iterable[Global___SetMember] | None = ...,
         configuration: _builtins.bytes = ...,
+        index: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["configuration", b"configuration", "members", b"members"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["configuration", b"configuration", "index", b"index", "members", b"members"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
