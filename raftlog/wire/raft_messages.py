@@ -5,9 +5,9 @@ below 2**63, booleans as 1 byte. These end with what has no fixed length:
 
     Append           count (4); per entry term (8), kind (1), bytes of its data (4); then all data. The first entry's
                      index is prev_index + 1, and the others follow it. Terms ascend from prev_term to term.
-    SnapshotChunk    term, index, term of that entry, size, position, is_last; bytes of the configuration (4), the
-                     configuration, and the data to the end
-    TransferRequest  the node's name, to the end
+    SnapshotChunk    term, index, term of that entry, size, position, is_last; bytes of the configuration (4) and of the
+                     data (4); then both
+    TransferRequest  bytes of the node's name (2), and the name
 
 What comes from a peer is checked: decode gives a message that encode could have been given, or raises BadMessage.
 """
@@ -56,8 +56,8 @@ NUMBERS: Final[dict[type[Message], int]] = {
 
 _APPEND: Final = struct.Struct("<BQQQQQI")
 _ENTRY: Final = struct.Struct("<QBI")
-_CHUNK: Final = struct.Struct("<BQQQQQ?I")
-_TRANSFER: Final = struct.Struct("<BQ")
+_CHUNK: Final = struct.Struct("<BQQQQQBII")
+_TRANSFER: Final = struct.Struct("<BQH")
 
 
 class BadMessage(Exception):
@@ -108,7 +108,8 @@ def encode(message: Message) -> list[bytes]:
         case SnapshotChunk():
             return _encode_chunk(message)
         case TransferRequest():
-            return [_TRANSFER.pack(NUMBERS[TransferRequest], message.term), message.to.encode()]
+            name = message.to.encode()
+            return [_TRANSFER.pack(NUMBERS[TransferRequest], message.term, len(name)) + name]
         case _:
             number = NUMBERS[type(message)]
             fixed = _FIXED[number]
@@ -136,7 +137,7 @@ def _encode_chunk(message: SnapshotChunk) -> list[bytes]:
     configuration = configuration_to_bytes(snapshot.configuration)
     head = _CHUNK.pack(
         NUMBERS[SnapshotChunk], message.term, snapshot.index, snapshot.term, snapshot.size_bytes, message.position,
-        message.is_last, len(configuration),
+        message.is_last, len(configuration), len(message.data),
     )  # fmt: skip
     return [head + configuration, message.data]
 
@@ -206,11 +207,12 @@ def _decode_append(view: memoryview) -> Append:
 
 
 def _decode_chunk(view: memoryview) -> SnapshotChunk:
-    _, term, index, entry_term, size, position, is_last, configuration_size = _CHUNK.unpack_from(view)
+    _, term, index, entry_term, size, position, last, configuration_size, part_size = _CHUNK.unpack_from(view)
     _check_numbers(term, index, entry_term, size, position)
+    is_last = _boolean(last)
     start = _CHUNK.size + configuration_size
-    if start > len(view):
-        raise BadMessage(f"a configuration of {configuration_size} bytes does not fit into {len(view)}")
+    if start + part_size != len(view):
+        raise BadMessage(f"a configuration of {configuration_size} and {part_size} bytes in {len(view)}")
     try:
         configuration = configuration_from_bytes(bytes(view[_CHUNK.size : start]))
     except BadConfiguration as error:
@@ -223,9 +225,11 @@ def _decode_chunk(view: memoryview) -> SnapshotChunk:
 
 
 def _decode_transfer(view: memoryview) -> TransferRequest:
-    _, term = _TRANSFER.unpack_from(view)
+    _, term, size = _TRANSFER.unpack_from(view)
     _check_numbers(term)
     name = bytes(view[_TRANSFER.size :])
+    if len(name) != size:
+        raise BadMessage(f"a node's name of {size} bytes in {len(name)}")
     try:
         to = name.decode()
     except UnicodeDecodeError as error:
