@@ -7,40 +7,48 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from raftlog.config_peers import Peers, check_different, find_peer
 from raftlog.config_values import (
     Address,
     Addresses,
     Bytes,
     Count,
     DurationMs,
+    Names,
     NodeName,
     OptionalAddress,
     OptionalBytes,
     OptionalCount,
     OptionalDurationMs,
+    OptionalNodeName,
     OptionalPath,
     OptionalPort,
     Path,
     Port,
+    level_of,
     lower,
 )
+from raftlog.engine import NodeId
 from raftlog.net.addresses import split_address
 
 if TYPE_CHECKING:
     import logstore
     from raftlog.net.tls import TlsFiles
+    from raftlog.raft.config import RaftConfig
 
 MIB: Final = 1024 * 1024
 MESSAGE_OVERHEAD_BYTES: Final = 64 * 1024  # of a message, around the batch in it
 
 Sync = Annotated[Literal["always", "interval", "never"], BeforeValidator(lower)]
 Compression = Annotated[Literal["none", "zstd"], BeforeValidator(lower)]
-LogLevel = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(lower)]
+EngineName = Annotated[Literal["raft", "pysyncobj"], BeforeValidator(lower)]
+LogLevel = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(level_of)]
 LogFormat = Annotated[Literal["auto", "console", "json"], BeforeValidator(lower)]
 
 
@@ -81,12 +89,19 @@ class ServerConfig(BaseSettings):
         "Name of this server, unique in the cluster.", group="Node", default_factory=default_node_name
     )
     bootstrap: bool = _key(
-        "Begin a new cluster with this server. Used once there are several servers.",
-        default=False,
+        "Begin a new cluster with this server alone. Does nothing where there is one already.",
+        default=False, group="Node",
+    )  # fmt: skip
+    join_addrs: Addresses = _key(
+        "Addresses for clients of servers of a cluster that is to let this one in. Without these, --bootstrap and "
+        "peers a new server waits until somebody joins it (`raftlog join`).", (), group="Node",
+    )  # fmt: skip
+    peers: Peers = _key(
+        "All members of a new cluster, in a file only: a list of pid, name, ip_address, domain, port.", (),
         group="Node",
-    )
+    )  # fmt: skip
     start_join_addrs: Addresses = _key(
-        "Addresses (--bind-addr) of servers to join. Used once there are several servers.", (), group="Node"
+        "Addresses (--bind-addr) of servers to find others by. Used once there is gossip.", (), group="Node"
     )
 
     # ── addresses
@@ -116,12 +131,15 @@ class ServerConfig(BaseSettings):
     server_tls_cert_file: OptionalPath = _key("Certificate of this server.", group="Security")
     server_tls_key_file: OptionalPath = _key("Its private key.", group="Security")
     server_tls_ca_file: OptionalPath = _key("Authorities that sign clients' certificates.", group="Security")
-    peer_tls_cert_file: OptionalPath = _key(
-        "Certificate for connections to other servers. Used once there are several.", group="Security"
-    )
+    peer_tls_cert_file: OptionalPath = _key("Certificate for connections to other servers.", group="Security")
     peer_tls_key_file: OptionalPath = _key("Its private key.", group="Security")
     peer_tls_ca_file: OptionalPath = _key(
         "Authorities that sign other servers' certificates.", group="Security"
+    )
+    peer_names: Names = _key(
+        "Common names in the certificates of servers: no other may speak for one.",
+        ("peer",),
+        group="Security",
     )
     acl_model_file: OptionalPath = _key("casbin model; not set: the one of the package.", group="Security")
     acl_policy_file: OptionalPath = _key(
@@ -130,8 +148,9 @@ class ServerConfig(BaseSettings):
 
     # ── the log
     sync: Sync = _key(
-        "When a record counts as stored: on disk (always), with the operating system and on disk after "
-        "--sync-interval-ms (interval), or with the operating system (never).",
+        "When a server counts a record as stored: on disk (always), with the operating system and on disk after "
+        "--sync-interval-ms (interval), or with the operating system (never). interval and never are for trying "
+        "things: what was acknowledged can be lost.",
         "always", group="Log",
     )  # fmt: skip
     sync_interval_ms: DurationMs = _key("See --sync.", 100, group="Log")
@@ -143,11 +162,55 @@ class ServerConfig(BaseSettings):
     retention_age_ms_max: OptionalDurationMs = _key("Forget segments older than this.", group="Log")
     retention_records_max: OptionalCount = _key("Forget the oldest beyond this many records.", group="Log")
 
+    retention_wait_ms: DurationMs = _key(
+        "How long retention waits for a server that still has to be sent what would go.", 600_000, group="Log"
+    )
+    snapshot_entries: Count = _key(
+        "Batches and commands stored between two snapshots of the cluster's state.", 50_000, group="Log"
+    )
+    snapshot_bytes: Bytes = _key("The same in bytes: what a restart reads, about.", 256 * MIB, group="Log")
+    disk_reserve_bytes: Bytes = _key(
+        "With less room on the disk the leader refuses records, and goes on when there is more.", 64 * MIB,
+        group="Log",
+    )  # fmt: skip
+
+    # ── the cluster
+    engine: EngineName = _key(
+        "What replicates: raft, or pysyncobj, which is there to compare and gives no guarantees.", "raft",
+        group="Cluster",
+    )  # fmt: skip
+    first_leader: OptionalNodeName = _key(
+        "Name of the server that tries to lead a new cluster at once, without waiting.", group="Cluster"
+    )
+    heartbeat_interval_ms: DurationMs = _key(
+        "How often a leader tells that it is there.", 100, group="Cluster"
+    )
+    election_timeout_ms_min: DurationMs = _key(
+        "A server that hears of no leader tries to lead after a time drawn anew, from this one",
+        1000, group="Cluster",
+    )  # fmt: skip
+    election_timeout_ms_max: DurationMs = _key("to this one.", 2000, group="Cluster")
+    persist_timeout_ms: DurationMs = _key(
+        "A leader whose disk takes longer for one write hands over.", 5000, group="Cluster"
+    )
+    dial_timeout_ms: DurationMs = _key("For a connection to another server.", 5000, group="Cluster")
+    catch_up_bytes_per_s: OptionalBytes = _key(
+        "How fast a server that is far behind is sent what it lacks, per second; off: as fast as it goes.",
+        group="Cluster",
+    )
+
     # ── limits
     message_bytes_max: Bytes = _key(
         "Size of a request; a larger one is refused. Leave room for a batch.", 33 * MIB, group="Limits"
     )
     connections_max: Count = _key("Connections; further ones are closed at once.", 1024, group="Limits")
+    connections_per_address_max: Count = _key(
+        "Connections from one address, servers not counted; further ones are closed at once.", 512,
+        group="Limits",
+    )  # fmt: skip
+    peer_connections_max: Count = _key(
+        "Connections that begin as another server does and have not proved to be one yet.", 64, group="Limits"
+    )
     calls_max: Count = _key(
         "Calls in progress, streams included; further ones are refused.", 1024, group="Limits"
     )
@@ -172,6 +235,8 @@ class ServerConfig(BaseSettings):
         "console, json, or auto: console on a terminal, else json.", "auto", group="Logging"
     )
 
+    _unused: tuple[str, ...] = PrivateAttr(default=())
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -195,6 +260,7 @@ class ServerConfig(BaseSettings):
                 "no certificate: give server-tls-cert-file, server-tls-key-file and server-tls-ca-file "
                 "(`raftlog certs init` makes them), or ask for no security by name with insecure"
             )
+        self._check_cluster()
         self.log_config()
         if self.message_bytes_max < self.batch_bytes_max + MESSAGE_OVERHEAD_BYTES:
             raise ValueError(
@@ -202,6 +268,33 @@ class ServerConfig(BaseSettings):
                 f"{self.batch_bytes_max} bytes, and {MESSAGE_OVERHEAD_BYTES} around it"
             )
         return self
+
+    def _check_cluster(self) -> None:
+        check_different(self.peers)
+        if self.peers:
+            find_peer(self.peers, self.node_name)
+        if self.first_leader is not None and self.peers:
+            find_peer(self.peers, self.first_leader)
+        if self.bootstrap and (self.peers or self.join_addrs):
+            other = "peers" if self.peers else "join-addrs"
+            raise ValueError(f"bootstrap begins a cluster of one, and {other} names others; give one of them")
+        has_others = len(self.peers) > 1 or bool(self.join_addrs)
+        if has_others and self.server_tls_cert_file and not self.peer_tls_cert_file:
+            raise ValueError(
+                "no certificate for connections to other servers: give peer-tls-cert-file, peer-tls-key-file and "
+                "peer-tls-ca-file, whose certificate has one of peer-names as its common name (`raftlog certs init` "
+                "makes peer.pem; one certificate for both usages may be given for server-tls and peer-tls)"
+            )
+        self.raft_config()
+
+    def note_unused(self, sources: Sequence[str]) -> None:
+        """Where settings stand that have no meaning here."""
+        self._unused = tuple(sources)
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Settings that were given and have no meaning here: worth a warning, once."""
+        return self._unused
 
     @property
     def rpc_host(self) -> str:
@@ -222,6 +315,24 @@ class ServerConfig(BaseSettings):
             getattr(self, f"{side}_tls_{part}_file") for part in ("cert", "key", "ca")
         )
         return TlsFiles(cert_file=cert_file, key_file=key_file, ca_file=ca_file) if cert_file else None
+
+    def raft_config(self) -> RaftConfig:
+        """The part of these settings that the core takes; ValueError if its times do not fit each other."""
+        from raftlog.raft.config import RaftConfig  # late, as the others
+
+        times = [self.heartbeat_interval_ms, self.election_timeout_ms_min, self.election_timeout_ms_max]
+        if not times[0] < times[1] <= times[2]:
+            raise ValueError(
+                f"heartbeat-interval-ms {times[0]} < election-timeout-ms-min {times[1]} <= election-timeout-ms-max "
+                f"{times[2]} must hold"
+            )
+        return RaftConfig(
+            heartbeat_interval_s=times[0] / 1000,
+            election_timeout_s_min=times[1] / 1000,
+            election_timeout_s_max=times[2] / 1000,
+            persist_timeout_s=self.persist_timeout_ms / 1000,
+            first_leader=None if self.first_leader is None else NodeId(self.first_leader),
+        )
 
     def log_config(self) -> logstore.Config:
         """The part of these settings that the log engine takes.

@@ -1,9 +1,11 @@
 """Where a server's settings come from. Later sources override earlier ones, key by key:
 
 1. defaults
-2. one file: the one that --config-file or RAFTLOG_CONFIG_FILE names, else the first that exists of `search_paths`
-3. environment: RAFTLOG_ and the key in capitals, RAFTLOG_RPC_PORT
-4. flags: --rpc-port
+2. what the list of peers says of this server
+3. one file: the one that --config-file, RAFTLOG_CONFIG_FILE or RAFT_CONFIG names, else the first that exists of
+   `search_paths`
+4. environment: RAFT_ and a key of bbengfort/raft; then RAFTLOG_ and the key in capitals, RAFTLOG_RPC_PORT
+5. flags: --rpc-port
 
 A key that is not known is an error wherever it comes from: a slip must not leave a default that nobody wanted.
 """
@@ -11,26 +13,24 @@ A key that is not known is an error wherever it comes from: a slip must not leav
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import re
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import EnvSettingsSource
 
-from raftlog.config import ServerConfig
+from raftlog import config_seed
+from raftlog.config import ServerConfig, default_node_name
+from raftlog.config_files import FILE_ENDINGS, Layer, Setting, parse_file
+from raftlog.config_peers import Peer, settings_of
 from raftlog.errors import ConfigError
 
 PREFIX: Final = "RAFTLOG_"
 CLIENT_PREFIX: Final = "RAFTLOG_CLIENT_"  # settings of the commands that connect; a server has no such key
-FILE_ENDINGS: Final = ("toml", "yaml", "yml", "json")
 
 # Kubernetes sets such variables for every Service; for one named raftlog they begin as ours do.
 _SERVICE_VARIABLE: Final = re.compile(
@@ -49,17 +49,6 @@ _TEXTS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """A value for a key, and how to tell the user where it stands."""
-
-    value: object
-    source: str  # "/etc/raftlog/raftlog.toml: rpc-port"
-
-
-Layer = dict[str, Setting]  # by field of ServerConfig
-
-
 def load_config(flags: Mapping[str, object] | None = None) -> ServerConfig:
     """The settings from all sources; `config_file` of the result is the file that was read, if any.
 
@@ -67,17 +56,20 @@ def load_config(flags: Mapping[str, object] | None = None) -> ServerConfig:
     do.
     """
     problems: list[str] = []
+    unused: list[str] = []
     named = read_environment(problems) | flag_layer(flags or {})
     path = find_file(named.pop("config_file", None))
-    settings = {} if path is None else read_file(path, problems)
-    settings |= named
+    settings = {} if path is None else read_file(path, problems, unused)
+    settings |= read_seed_environment(problems, unused) | named
+    settings = read_peers(settings) | settings
     values: dict[str, Any] = {field: setting.value for field, setting in settings.items()}
     try:
         config = ServerConfig(**values, config_file=None if path is None else str(path))
     except ValidationError as error:
         problems += describe(error, settings)
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError(list(dict.fromkeys(problems)))
+    config.note_unused(unused)
     return config
 
 
@@ -88,6 +80,8 @@ def find_file(named: Setting | None = None) -> Path | None:
     """The file to read; None if none is named and none found. A named one may be missing: reading it tells."""
     if named is not None and named.value:
         return Path(str(named.value)).expanduser()
+    if (path := config_seed.named_file()) is not None:
+        return Path(path).expanduser()
     return next((path for path in search_paths() if path.is_file()), None)
 
 
@@ -98,46 +92,63 @@ def search_paths() -> Iterator[Path]:
     for stem in ("raftlog", f"{config_home}/raftlog/raftlog", f"{home}/.raftlog", "/etc/raftlog/raftlog"):
         for ending in FILE_ENDINGS:
             yield Path(f"{stem}.{ending}")
+    yield from config_seed.search_paths()
 
 
-def read_file(path: Path, problems: list[str]) -> Layer:
-    """The settings in the file. Unknown and repeated keys go to `problems`; ConfigError if it cannot be read."""
+def read_file(path: Path, problems: list[str], unused: list[str]) -> Layer:
+    """The settings in the file. ConfigError if it cannot be read.
+
+    Unknown and repeated keys go to `problems`, known ones without a meaning here to `unused`.
+    """
     layer: Layer = {}
     for key, value in parse_file(path).items():
         field = str(key).replace("-", "_")
+        setting = Setting(value, f"{path}: {key}")
         if field == "config_file":
             problems.append(f"{path}: config-file cannot be in a file; use the flag or the variable")
-        elif field not in ServerConfig.model_fields:
-            problems.append(f"{path}: unknown key {key}{suggest(field, spell=key_of)}")
-        elif field in layer:
-            problems.append(f"{path}: {key_of(field)} is there twice, with a dash and with an underscore")
+            continue
+        if field in config_seed.KEYS:
+            found = translate(field, setting, problems, unused)
+        elif field in ServerConfig.model_fields:
+            found = {field: setting}
         else:
-            layer[field] = Setting(value, f"{path}: {key}")
+            problems.append(f"{path}: unknown key {key}{suggest(field, spell=key_of)}")
+            continue
+        for twice in sorted(found.keys() & layer.keys()):
+            other = layer[twice].source.removeprefix(f"{path}: ")
+            problems.append(f"{path}: {key_of(twice)} is set twice, by {other} and by {key}")
+        layer |= found
     return layer
 
 
-def parse_file(path: Path) -> dict[object, object]:
-    ending = path.suffix.removeprefix(".").lower()
-    if ending not in FILE_ENDINGS:
-        raise ConfigError([f"{path}: the name ends in none of .{', .'.join(FILE_ENDINGS)}"])
+def translate(key: str, setting: Setting, problems: list[str], unused: list[str]) -> Layer:
+    """Our settings for a key of bbengfort/raft."""
+    if key in config_seed.IGNORED:
+        unused.append(setting.source)
     try:
-        text = path.read_text(encoding="utf-8")
-        content: object = _parse(text, ending)
-    except OSError as error:
-        raise ConfigError([f"{path}: {error.strerror}"]) from error
-    except (ValueError, yaml.YAMLError) as error:  # ValueError: of UTF-8, TOML and JSON
-        raise ConfigError([f"{path}: not valid {ending}: {' '.join(str(error).split())}"]) from error
-    if content is None:  # an empty YAML file
+        return config_seed.translate(key, setting)
+    except ValueError as error:
+        problems.append(f"{setting.source} is {setting.value!r}: {error}")
         return {}
-    if not isinstance(content, dict):
-        raise ConfigError([f"{path}: a {type(content).__name__}, where keys with values are needed"])
-    return content
 
 
-def _parse(text: str, ending: str) -> object:
-    if ending == "toml":
-        return tomllib.loads(text)
-    return json.loads(text) if ending == "json" else yaml.safe_load(text)
+def read_peers(settings: Layer) -> Layer:
+    """Where this server listens, from its own line in the list of peers, if there is one.
+
+    What is wrong with the list is told when the settings are checked as a whole.
+    """
+    if "peers" not in settings or not isinstance(settings["peers"].value, list):
+        return {}
+    name = settings["node_name"].value if "node_name" in settings else default_node_name()
+    for each in settings["peers"].value:
+        try:
+            peer = Peer.model_validate(each)
+        except ValidationError:
+            continue
+        if peer.name == name:
+            source = settings["peers"].source
+            return {field: Setting(value, source) for field, value in settings_of(peer).items()}
+    return {}
 
 
 # ── environment and flags ───────────────────────────────────────────────────────────────────────────
@@ -155,6 +166,17 @@ def read_environment(problems: list[str]) -> Layer:
             layer[field] = Setting(values[field], f"environment: {variable}")
         else:
             problems.append(f"environment: unknown variable {variable}{suggest(field, spell=variable_of)}")
+    return layer
+
+
+def read_seed_environment(problems: list[str], unused: list[str]) -> Layer:
+    """The settings in RAFT_* variables of bbengfort/raft; others are not ours to judge."""
+    layer: Layer = {}
+    for key, setting in config_seed.variables():
+        if key in config_seed.KEYS:
+            layer |= translate(key, setting, problems, unused)
+        else:
+            layer[key] = setting
     return layer
 
 
@@ -199,7 +221,16 @@ def _describe_one(problem: ErrorDetails, settings: Layer) -> str:
     if not problem["loc"]:
         return text
     field = str(problem["loc"][0])
+    if field == "peers":
+        return _describe_peer(problem, text, settings)
     if field not in settings:
         return f"default of {key_of(field)}: {text}"
     setting = settings[field]
     return f"{setting.source} is {setting.value!r}: {text}"
+
+
+def _describe_peer(problem: ErrorDetails, text: str, settings: Layer) -> str:
+    """What is wrong in the list of peers, and in which line of it, from 1."""
+    where = [str(part + 1) if isinstance(part, int) else part for part in problem["loc"][1:]]
+    place = f" {' '.join(where)}:" if where else ""
+    return f"{settings['peers'].source}:{place} {text}"

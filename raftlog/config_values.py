@@ -27,6 +27,7 @@ _DURATION_UNITS_MS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d
 _DURATION: Final = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|[smhd])\s*)+", re.ASCII)
 _DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd])", re.ASCII)
 
+_LEVELS: Final = {"trace": "debug", "warn": "warning", "fatal": "error", "panic": "error"}
 _NODE_NAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 
 # ── parsing ─────────────────────────────────────────────────────────────────────────────────────────
@@ -90,6 +91,12 @@ def lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
+def level_of(value: object) -> object:
+    """The level that has this name, also as other programs name theirs."""
+    level = value.strip().lower() if isinstance(value, str) else value
+    return _LEVELS.get(level, level) if isinstance(level, str) else level
+
+
 def expand_home(value: object) -> object:
     """The path with ~ replaced, which no shell does in a file."""
     return os.path.expanduser(value) if isinstance(value, str) else value
@@ -117,9 +124,11 @@ Port = Annotated[int, Field(ge=0, le=PORT_MAX), BeforeValidator(refuse_bool)]
 Address = Annotated[str, BeforeValidator(check_address)]
 Addresses = Annotated[tuple[Address, ...], NoDecode, BeforeValidator(split_commas)]
 NodeName = Annotated[str, BeforeValidator(check_node_name)]
+Names = Annotated[tuple[str, ...], Field(min_length=1), NoDecode, BeforeValidator(split_commas)]
 Path = Annotated[str, Field(min_length=1), BeforeValidator(expand_home)]
 
 OptionalAddress = Annotated[Address | None, BeforeValidator(none_if_off)]
+OptionalNodeName = Annotated[NodeName | None, BeforeValidator(none_if_off)]
 OptionalCount = Annotated[Count | None, BeforeValidator(none_if_off)]
 OptionalBytes = Annotated[Bytes | None, BeforeValidator(none_if_off)]
 OptionalDurationMs = Annotated[DurationMs | None, BeforeValidator(none_if_off)]

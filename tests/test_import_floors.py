@@ -83,10 +83,19 @@ RULES = {
     "raftlog.server.merging": Rule((*BASE, *EMBED), ()),
     "raftlog.server.call": Rule(BASE, ()),
     "raftlog.client": Rule((*BASE, *PB, *EMBED, "raftlog.wire", "raftlog.net"), ("grpc",)),
-    "raftlog.config": Rule((*BASE, *EMBED, "raftlog.net", "raftlog.config_values"), ("pydantic", "pydantic_settings")),
+    "raftlog.config": Rule(
+        (*BASE, *EMBED, "raftlog.engine", "raftlog.raft.config", "raftlog.net", "raftlog.config_peers", "raftlog.config_values"),
+        ("pydantic", "pydantic_settings"),
+    ),
     "raftlog.config_values": Rule(("raftlog.net.addresses",), ("pydantic", "pydantic_settings")),
+    "raftlog.config_peers": Rule(
+        ("raftlog.net.addresses", "raftlog.config_values"), ("pydantic", "pydantic_settings")
+    ),
+    "raftlog.config_files": Rule(BASE, ("yaml",)),
+    "raftlog.config_seed": Rule(("raftlog.config_files", "raftlog.config_values"), ()),
     "raftlog.config_sources": Rule(
-        (*BASE, "raftlog.config", "raftlog.config_values"), ("pydantic", "pydantic_core", "pydantic_settings", "yaml")
+        (*BASE, "raftlog.config", "raftlog.config_files", "raftlog.config_peers", "raftlog.config_seed", "raftlog.config_values"),
+        ("pydantic", "pydantic_core", "pydantic_settings"),
     ),
     "raftlog.agent": Rule(
         (*BASE, *PB, *EMBED, "raftlog.config", "raftlog.net", "raftlog.runtime", "raftlog.server"), ("grpc", "uvloop")

@@ -16,6 +16,8 @@ from raftlog.config_sources import key_of, load_config
 
 app = make_app()
 
+FILE_ONLY = ("peers",)  # keys that no flag or variable can hold
+
 
 def is_switch(field: FieldInfo) -> bool:
     return field.annotation is bool
@@ -63,7 +65,8 @@ def as_parameter(name: str, field: FieldInfo) -> inspect.Parameter:
         annotation: object = Annotated[bool | None, option]
     else:
         option = typer.Option(flag, help=help_of(name, field), metavar=metavar_of(name), show_default=False)
-        annotation = Annotated[list[str] | None if name.endswith("_addrs") else str | None, option]
+        is_list = name.endswith(("_addrs", "_names"))
+        annotation = Annotated[list[str] | None if is_list else str | None, option]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
@@ -75,7 +78,9 @@ def help_of(name: str, field: FieldInfo) -> str:
 
 def show_default(name: str, default: object) -> str:
     """As one would write it."""
-    if isinstance(default, int) and "_bytes_" in name and default % MIB == 0:
+    if isinstance(default, tuple):
+        return ",".join(default)
+    if isinstance(default, int) and "_bytes" in name and default % MIB == 0:
         return f"{default // MIB}MiB"
     if isinstance(default, int) and "_ms" in name:
         return f"{default // 1000}s" if default % 1000 == 0 else f"{default}ms"
@@ -85,14 +90,17 @@ def show_default(name: str, default: object) -> str:
 def metavar_of(name: str) -> str:
     endings = {
         "_file": "FILE", "_dir": "FOLDER", "_port": "PORT", "_addr": "HOST:PORT", "_addrs": "HOST:PORT,...",
-        "_host": "HOST", "bytes_max": "SIZE", "_ms": "DURATION", "_ms_max": "DURATION", "_name": "NAME", "_max": "COUNT",
+        "_host": "HOST", "bytes_max": "SIZE", "_bytes": "SIZE", "_bytes_per_s": "SIZE", "_ms": "DURATION",
+        "_ms_min": "DURATION", "_ms_max": "DURATION", "_name": "NAME", "_names": "NAME,...", "_leader": "NAME",
+        "_entries": "COUNT", "_max": "COUNT",
     }  # fmt: skip
     return next((metavar for ending, metavar in endings.items() if name.endswith(ending)), "CHOICE")
 
 
 def with_flags_of_config(command: Callable[..., None]) -> Callable[..., None]:
     """Give the command, which takes any keywords, the signature that Typer makes options from."""
-    parameters = [as_parameter(name, field) for name, field in ServerConfig.model_fields.items()]
+    fields = ServerConfig.model_fields.items()
+    parameters = [as_parameter(name, field) for name, field in fields if name not in FILE_ONLY]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return command
@@ -105,7 +113,8 @@ def serve(**flags: object) -> None:
 
     Settings come, later ones first, from flags, RAFTLOG_ variables (RAFTLOG_RPC_PORT), and one file: --config-file, or
     the first found of raftlog.toml (.yaml, .yml, .json) here, in ~/.config/raftlog, as ~/.raftlog.toml, in
-    /etc/raftlog. Keys are the flags without their dashes in front.
+    /etc/raftlog. Keys are the flags without their dashes in front. A file may also list all members as `peers`; files
+    (raft.json) and variables (RAFT_NAME) of bbengfort/raft are understood.
 
     Sizes are written 64MiB, 64MB or in bytes; durations 10s, 5m, 1h30m, 7d or in milliseconds. "off" takes a limit or
     port away; --no-X or --X=false takes a switch back.

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from raftlog import config_sources
 from raftlog.net.certificates import CertificatePlan, init_folder
 from raftlog.server.acl import default_files
+from tests.raftlog.configuring import Write
 
 DEADLINE_S = 10.0  # of a condition that a test waits for; far more than any needs
 
@@ -31,3 +34,36 @@ def until() -> Callable[[Callable[[], bool]], None]:
             time.sleep(0.001)
 
     return wait
+
+
+@pytest.fixture
+def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No variables of ours, and a working folder, home and /etc without files."""
+    for variable in [name for name in os.environ if name.startswith("RAFT")]:
+        monkeypatch.delenv(variable)
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    (tmp_path / "home").mkdir()
+    (tmp_path / "work").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path / "work")
+    here = config_sources.search_paths
+
+    def without_etc() -> list[Path]:
+        return [tmp_path / "etc" / path.name if path.is_relative_to("/etc") else path for path in here()]
+
+    monkeypatch.setattr(config_sources, "search_paths", without_etc)
+    return tmp_path
+
+
+@pytest.fixture
+def write(nowhere: Path) -> Write:
+    """Writes a file below the folder of `nowhere`."""
+
+    def write_file(name: str, text: str) -> Path:
+        path = nowhere / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    return write_file

@@ -1,63 +1,19 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 import logstore
-from raftlog import config_sources
 from raftlog.config import MIB, ServerConfig, default_data_dir
-from raftlog.config_sources import load_config, search_paths
+from raftlog.config_sources import load_config
 from raftlog.errors import ConfigError
 from raftlog.net.tls import TlsFiles
+from tests.raftlog.configuring import Write, load, problems
 
-
-@pytest.fixture(autouse=True)
-def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """No variables of ours, and a working folder, home and /etc without files."""
-    for variable in [name for name in os.environ if name.startswith("RAFTLOG_")]:
-        monkeypatch.delenv(variable)
-    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
-    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
-    (tmp_path / "home").mkdir()
-    (tmp_path / "work").mkdir()
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.chdir(tmp_path / "work")
-    here = search_paths
-
-    def without_etc() -> list[Path]:
-        return [tmp_path / "etc" / path.name if path.is_relative_to("/etc") else path for path in here()]
-
-    monkeypatch.setattr(config_sources, "search_paths", without_etc)
-    return tmp_path
-
-
-def problems(flags: Mapping[str, object] | None = None) -> list[str]:
-    with pytest.raises(ConfigError) as caught:
-        load_config({"insecure": True, **(flags or {})})
-    return list(caught.value.problems)
-
-
-def load(flags: Mapping[str, object] | None = None) -> ServerConfig:
-    return load_config({"insecure": True, **(flags or {})})
-
-
-Write = Callable[[str, str], Path]
-
-
-@pytest.fixture
-def write(nowhere: Path) -> Write:
-    def write_file(name: str, text: str) -> Path:
-        path = nowhere / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-        return path
-
-    return write_file
+pytestmark = pytest.mark.usefixtures("nowhere")
 
 
 # ── the settings ────────────────────────────────────────────────────────────────────────────────────
@@ -361,7 +317,7 @@ def test_a_key_written_both_ways_is_refused(write: Write) -> None:
     path = write("a.toml", "rpc-port = 1\nrpc_port = 2\n")
 
     assert problems({"config_file": str(path)}) == [
-        f"{path}: rpc-port is there twice, with a dash and with an underscore"
+        f"{path}: rpc-port is set twice, by rpc-port and by rpc_port"
     ]
 
 
