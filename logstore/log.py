@@ -14,7 +14,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Final, Self
 from weakref import WeakSet
 
-from logstore import reading, replication
+from logstore import mending, reading, replication
 from logstore.append_queue import AppendQueue
 from logstore.appender import NO_ROOM
 from logstore.batch import OFFSET_LIMIT, RecordBatch
@@ -582,6 +582,26 @@ class Log:
         """The entry that holds the record, written though perhaps not durable; else OffsetOutOfRange."""
         self._require_open()
         return at_one_epoch(self._view, partial(replication.index_of, self._view, offset))
+
+    def damage(self, first: int, end: int) -> list[tuple[int, int]]:
+        """The ranges first..end-1 of entries whose frames do not match their checksums, found by reading them all.
+
+        Holes that repair left count as damaged. Raises IndexOutOfRange if entry `first` does not exist.
+        """
+        self._require_open()
+        return at_one_epoch(self._view, partial(mending.damage, self._view, first, end))
+
+    def replace_damaged(self, entries: Sequence[RawEntry]) -> int:
+        """Put entries of a replica in the place of damaged ones, and return how many; durable on return.
+
+        An entry is taken only where its frame has the size, the place and the header CRC that the index and the
+        frames around it ask for; where the frame in front of it is damaged too, only together with that one. So
+        nothing comes in the place of holes and of frames that were compacted on one side only: those need a new
+        copy of the log. Whole frames stay as they are. Raises as `append_raw`, and IndexOutOfRange for entries
+        that do not exist here.
+        """
+        self._require_open()
+        return mending.replace_damaged(self._writer, entries)
 
     def truncate_entries(self, index: int) -> int:
         """Forget entry `index` and all after it, and return the bytes freed. Durable on return."""

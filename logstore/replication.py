@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 from logstore.cursor import View
 from logstore.errors import CorruptLog, IndexOutOfRange, OffsetOutOfRange
@@ -66,8 +68,9 @@ def raw_entries(view: View, first: int, end: int, bytes_max: int) -> list[RawEnt
         if found and size > bytes_max:
             break
         try:
-            for entry in _whole_entries(segment, first, stop, position):
-                found.append(entry)
+            with refusals_as_damage(segment):
+                for entry in _whole_entries(segment, first, stop, position):
+                    found.append(entry)
         except CorruptLog:
             if not found:
                 raise
@@ -94,6 +97,17 @@ def _part_within(segment: Segment, first: int, end: int, bytes_max: int) -> tupl
     if position == start:  # within a hole
         position = tail.position
     return segment.base_index + stop, position, position - start
+
+
+@contextmanager
+def refusals_as_damage(segment: Segment) -> Iterator[None]:
+    """A disk that refuses to read a part of the store is CorruptLog: another replica has what was there."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        raise CorruptLog(segment.store_path, 0, f"the disk refused to read a part of it: {error}") from error
 
 
 def _whole_entries(segment: Segment, first: int, end: int, end_position: int) -> Iterator[RawEntry]:

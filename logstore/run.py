@@ -120,18 +120,17 @@ class Run:
                 self.entry_index + number,
             )
 
-    def raw_entries(self) -> Iterator[tuple[int, RawEntry]]:
-        """(bytes of the frame, entry) of each frame."""
+    def raw_entries(self) -> Iterator[RawEntry]:
         buffer, starts = self._buffer, self._starts
         columns = (self.terms, self.kinds, starts, self.lengths, self._half(80))
         for index, (term, kind, at, length, data_bytes) in enumerate(
             zip(*(column.tolist() for column in columns), strict=True), start=self.entry_index
         ):
             if kind == Kind.RECORDS:
-                yield length, _new_entry((index, term, Kind.RECORDS, buffer[at : at + length]))
+                yield _new_entry((index, term, Kind.RECORDS, buffer[at : at + length]))
             else:
                 data_at = at + FRAME_HEADER_BYTES
-                yield length, _new_entry((index, term, Kind(kind), buffer[data_at : data_at + data_bytes]))
+                yield _new_entry((index, term, Kind(kind), buffer[data_at : data_at + data_bytes]))
 
     def before(self, end: int) -> Run:
         """The frames that start before offset `end`."""
