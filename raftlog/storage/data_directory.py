@@ -218,9 +218,8 @@ class DataDirectory:
         for name in names[: max(len(names) - ASIDE_MAX + 1, 0)]:
             remove_tree(self._fs, f"{folder}/{name}")
         moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        number = 1
-        while f"{moment}-{number}" in names:
-            number += 1
+        numbers = [int(name.rpartition("-")[2]) for name in names if name.startswith(f"{moment}-")]
+        number = max(numbers, default=0) + 1
         return f"{moment}-{number}"
 
     def _finish_setting_aside(self, reason: str = "not known: it was interrupted") -> None:

@@ -55,7 +55,7 @@ class RaftStorage:
         it; LogLocked, UnsupportedFormat or DiskFull as Log does.
         """
         self.path = path
-        self._lock = threading.Lock()  # guards _latest, _changes and _pinned
+        self._lock = threading.Lock()  # guards _base, _latest, _changes and _pinned
         self._saving = threading.Lock()  # held while the files of snapshots change; before _lock
         self._states = HardStateFiles(fs, path)
         self._commits = CommitFile(fs, path)
@@ -76,13 +76,11 @@ class RaftStorage:
             if isinstance(error, CorruptLog):
                 raise DamagedState(f"the log is damaged: {error}") from error
             raise
-        self._base = (
-            self.log.base
-        )  # where the log begins for the node; files of what is before may still be there
+        # Where the log begins for the node; files of what is before may still be there.
+        self._base = self.log.base
         self._installed: Snapshot | None = None  # by this process, the last one
-        self._pinned: tuple[Snapshot, bytes] | None = (
-            None  # what is sent to followers while the base is the same
-        )
+        # What is sent to followers while the base is the same.
+        self._pinned: tuple[Snapshot, bytes] | None = None
         self._changes: list[PendingChange] = []  # in the log above the latest snapshot, ascending
         self._latest: ViewsSnapshot | None = None  # of the views, without its sections
         self._latest_bytes = 0
@@ -291,9 +289,9 @@ class RaftStorage:
             base = received.views.base
             assert base is not None
             self.log.begin_at(base)
-            self._base = base
             self._installed = part.snapshot
             with self._lock:
+                self._base = base
                 self._changes = []
             self._remember(received)
             self._snapshots.remove_all_but(received.views.index)
@@ -306,9 +304,10 @@ class RaftStorage:
         steps; the files go by `remove_forgotten`, which may take its time. False if there is nothing to forget.
         """
         base = self.log.base_after(lowest, below_index=min(below_index, self.views_index + 1))
-        is_later = base.index > self._base.index
-        if is_later:
-            self._base = base
+        with self._lock:
+            is_later = base.index > self._base.index  # not if a snapshot has just taken the log's place
+            if is_later:
+                self._base = base
         return is_later
 
     def remove_forgotten(self) -> int:

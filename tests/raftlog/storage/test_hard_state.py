@@ -213,11 +213,11 @@ def test_power_loss_at_any_moment_of_a_write_leaves_the_old_state_or_the_new() -
 
     for point in fs.crash_points(start, cut_bytes=37):
         done = sum(end <= point.operation_count for end in ends)
-        for state in point.states():
-            found = HardStateFiles(state, FOLDER).state
+        for disk in point.states():
+            found = HardStateFiles(disk, FOLDER).state
             assert found in states[done : done + 2]
             # What was read once is read again, even if the power fails while it is mended.
-            for moment in state.crash_points(cut_bytes=200):
+            for moment in disk.crash_points(cut_bytes=200):
                 for again in moment.states():
                     assert HardStateFiles(again, FOLDER).state == found
 
