@@ -6,84 +6,78 @@ import asyncio
 import gc
 import signal
 import socket
+import time
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, Self
 
 import grpc
 
-from logstore import Config, Log, LogError
 from raftlog.config import ServerConfig
-from raftlog.errors import ListenError, UnexpectedOffset
-from raftlog.net.addresses import host_and_port, is_loopback, is_wildcard, why_not_listen
+from raftlog.distributed.log import DistributedLog
+from raftlog.distributed.replica import Replica, ReplicaConfig
+from raftlog.engine import NodeId
+from raftlog.errors import ListenError, RaftlogError
+from raftlog.joining import Joining, begin_cluster
+from raftlog.net.addresses import host_and_port, is_loopback, is_wildcard
+from raftlog.net.handshake import Identity
+from raftlog.net.listener import Listener, ListenerLimits
+from raftlog.net.peer_links import LinkLimits, PeerLinks
+from raftlog.net.stream_layer import StreamLayer
+from raftlog.net.throttle import Throttle
 from raftlog.net.tls import TlsIdentity, server_credentials
+from raftlog.raft.log import LostEntries
+from raftlog.raft.messages import Message
 from raftlog.runtime.logging import configure_logging, get_logger
 from raftlog.runtime.metrics import LogFigures, Metrics
 from raftlog.server import acl
 from raftlog.server.admin import AdminServer, make_app
 from raftlog.server.authorizer import AllowAll, Authorizer
+from raftlog.server.cluster_service import ClusterService
 from raftlog.server.forwarding import Forwarder
 from raftlog.server.grpc_binding import GrpcBinding
 from raftlog.server.health import Health, add_reflection, start_health_server
+from raftlog.server.readiness import Readiness
 from raftlog.server.service import LogService
+from raftlog.storage.data_directory import DataDirectory
+from raftlog.storage.hard_state import DamagedState
+from raftlog.storage.raft_storage import RaftStorage
 
 log = get_logger(__name__)
 
-CHECK_INTERVAL_S: Final = 1.0  # how soon a log that refuses writes is told by the health check
-RETENTION_INTERVAL_S: Final = (
-    60.0  # for logs to which nothing is appended; others are looked at at every new segment
-)
+LOOK_INTERVAL_S: Final = 0.5  # how soon the health check tells of a failure, or of a leader
+REMEMBER_INTERVAL_S: Final = 5.0  # at the latest, after a change of the members
 PING_INTERVAL_MS_MIN: Final = 10_000  # of clients that want to know whether the server is there
 KEEPALIVE_MS: Final = 60_000  # a client that has vanished is noticed after this
 HANDSHAKE_MS_MAX: Final = 10_000  # for TLS; a connection that says nothing takes the place of another so long
+HAND_OVER_S_MAX: Final = 2.0  # for a leader that stops; then the others find out by themselves
+FIRST_LEADER_S: Final = (
+    2.0  # that a server waits for a leader at its start, before it says that it has started
+)
+ENTRY_OVERHEAD_BYTES: Final = 4096  # of a frame between servers, around one entry
 
-
-class LocalLog(Log):
-    """The log of a server that is alone: it leads itself."""
-
-    def __init__(self, path: str, config: Config, node_name: str) -> None:
-        super().__init__(path, config)
-        self._node_name = node_name
-        self.address = ""  # where clients find this server
-
-    def require_leader(self) -> None:
-        """It does."""
-
-    def begin_append(
-        self, batch: Any, *, expected_offset: int | None = None
-    ) -> tuple[int, asyncio.Future[int]]:
-        if expected_offset not in (None, self.end):
-            raise UnexpectedOffset(expected_offset, self.end)
-        return super().begin_append(batch)
-
-    async def read_index(self, timeout_s: float) -> int:
-        """It has what it acknowledged."""
-        return self.end
-
-    def get_servers(self) -> list[Server]:
-        return [Server(self._node_name, self.address)]
-
-
-class Server(NamedTuple):
-    """A server, as clients are told of it."""
-
-    id: str
-    address: str
-    is_leader: bool = True
-    is_voter: bool = True
+EXIT_REPLACED: Final = 3  # what it had was set aside: started again, it comes back as a learner
 
 
 class Agent:
-    """A server that runs. `async with` starts and stops it."""
+    """A server that runs. `async with` starts and stops it.
+
+    A new one that begins no cluster and knows none waits, listening, until it is joined to one; only then it serves.
+    """
 
     def __init__(self, config: ServerConfig) -> None:
         self._config = config
         self._parts = AsyncExitStack()
+        self._log: DistributedLog | None = None
+        self._links: PeerLinks | None = None
+        self._member_of: asyncio.Future[str] | None = None  # cluster id, once there is one
         self.health = Health()
         self.metrics = Metrics()
         self.rpc_port = 0  # those in use; 0: closed
         self.health_port = 0
         self.admin_port = 0
+        self.failed: asyncio.Future[int] | None = None  # the exit code, when it cannot go on
 
     @property
     def rpc_address(self) -> str:
@@ -91,12 +85,23 @@ class Agent:
 
     @property
     def advertised_address(self) -> str:
-        """Where clients are told to find this server."""
+        """Where clients and other servers are told to find this server."""
         config = self._config
         if config.rpc_advertise_addr is not None:
             return config.rpc_advertise_addr
         host = config.rpc_host
         return host_and_port(socket.gethostname() if is_wildcard(host) else host, self.rpc_port)
+
+    @property
+    def log(self) -> DistributedLog:
+        """Once it is a member of a cluster."""
+        assert self._log is not None, "it is not a member of a cluster yet"
+        return self._log
+
+    @property
+    def links(self) -> PeerLinks:
+        assert self._links is not None, "it is not started"
+        return self._links
 
     async def __aenter__(self) -> Self:
         try:
@@ -109,10 +114,43 @@ class Agent:
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
 
+    # ── starting ────────────────────────────────────────────────────────────────────────────────────
+
     async def _start(self) -> None:
         config, parts = self._config, self._parts
+        self.failed = asyncio.get_running_loop().create_future()
         self.metrics.name_server(version=_version(), node=config.node_name)
         self.metrics.serving.set_function(lambda: self.health.is_serving)
+        await self._start_side_doors()
+
+        listener = Listener(
+            config.rpc_host,
+            config.rpc_port,
+            limits=ListenerLimits(
+                connections_max=config.connections_max,
+                connections_per_address_max=config.connections_per_address_max,
+                raft_handshakes_max=config.peer_connections_max,
+            ),
+        )
+        parts.push_async_callback(listener.close)
+        self.rpc_port = listener.port
+        directory = await asyncio.to_thread(
+            DataDirectory.open, config.data_dir, node_name=NodeId(config.node_name)
+        )
+        parts.push_async_callback(asyncio.to_thread, directory.close)
+        is_member = await asyncio.to_thread(begin_cluster, directory, config, self.advertised_address)
+        links = self._links = await self._make_links(listener, directory)
+        if is_member:
+            await self._serve(listener, directory, links)
+        else:
+            listener.start()
+            self.health.set_serving(False, "waiting to be joined to a cluster")
+            self._note_started(directory, is_member=False)
+            joining = asyncio.create_task(self._join(listener, directory, links))
+            parts.push_async_callback(_cancel, joining)
+
+    async def _start_side_doors(self) -> None:
+        config, parts = self._config, self._parts
         if config.admin_port is not None:
             admin = AdminServer(
                 make_app(self.health, self.metrics.registry), host=config.admin_host, port=config.admin_port
@@ -124,33 +162,173 @@ class Agent:
             self.health_port = probes.port
             parts.push_async_callback(probes.stop)
 
-        commit_log = await asyncio.to_thread(
-            LocalLog, f"{config.data_dir}/log", config.log_config(), config.node_name
+    async def _make_links(self, listener: Listener, directory: DataDirectory) -> PeerLinks:
+        config, parts = self._config, self._parts
+        server_tls = config.server_tls()
+        stream_layer = StreamLayer(
+            listener, server_tls, config.peer_tls() or server_tls, peer_names=config.peer_names
         )
-        parts.push_async_callback(asyncio.to_thread, commit_log.close)
+        parts.push_async_callback(stream_layer.close)
+        loop = asyncio.get_running_loop()
+        rate = config.catch_up_bytes_per_s
+        self._member_of = loop.create_future()
+
+        def become_member(cluster_id: str) -> None:
+            directory.join(cluster_id)
+            assert self._member_of is not None
+            if not self._member_of.done():
+                self._member_of.set_result(cluster_id)
+
+        links = PeerLinks(
+            directory.node_name,
+            Identity(
+                cluster_id=directory.cluster_id,
+                directory_id=directory.directory_id,
+                address=self.advertised_address,
+            ),
+            stream_layer,
+            {},
+            self._received,
+            self._unreachable,
+            on_cluster=become_member,
+            limits=LinkLimits(
+                bulk_frame_bytes_max=max(
+                    2 * config.raft_config().append_bytes_max, config.batch_bytes_max + ENTRY_OVERHEAD_BYTES
+                ),
+                dial_s_max=config.dial_timeout_ms / 1000,
+            ),
+            throttle=None if rate is None else Throttle(rate, loop.time),
+        )
+        parts.push_async_callback(links.close)
+        return links
+
+    def _received(self, sender: NodeId, message: Message) -> None:
+        if self._log is not None:
+            self._log.replica.received(sender, message)
+
+    def _unreachable(self, peer: NodeId) -> None:
+        if self._log is not None:
+            self._log.replica.unreachable(peer)
+
+    async def _join(self, listener: Listener, directory: DataDirectory, links: PeerLinks) -> None:
+        """Become a member of a cluster, by asking or by being called, and serve."""
+        assert self._member_of is not None
+        try:
+            if self._config.join_addrs:
+                joining = self._joining(directory)
+                answer = await joining.ask(self._config.join_addrs, directory.directory_id)
+                if directory.is_new:  # else its leader has called meanwhile
+                    addresses = {NodeId(member.id): member.rpc_addr for member in answer.members}
+                    await asyncio.to_thread(directory.join, answer.cluster_id, addresses)
+                    links.set_cluster(answer.cluster_id)
+            else:
+                log.info(
+                    "waiting to be joined",
+                    hint=f"raftlog join {directory.node_name} {self.advertised_address}",
+                )
+                await self._member_of
+            await self._serve(listener, directory, links)
+        except (RaftlogError, OSError) as error:
+            log.error("cannot become a member", reason=str(error))
+            self._end(1)
+
+    def _joining(self, directory: DataDirectory) -> Joining:
+        tls = self._config.peer_tls()
+        return Joining(tls, node=directory.node_name, address=self.advertised_address)
+
+    async def _serve(self, listener: Listener, directory: DataDirectory, links: PeerLinks) -> None:
+        config, parts = self._config, self._parts
+        commit_log = self._log = await self._open_log(directory, links)
+        parts.push_async_callback(commit_log.close)
+        replica = commit_log.replica
+        replica.on_failed = lambda: self._note_failed(directory)
         self._watch(commit_log)
-        forwarder = Forwarder(config.peer_tls(), message_bytes_max=config.message_bytes_max)
+
+        forwarder = Forwarder(config.peer_tls(), message_bytes_max=2 * config.message_bytes_max)
         parts.push_async_callback(forwarder.close)
+        access = self._access()
         service = LogService(
             commit_log,
-            self._access(),
+            access,
             forwarder,
             queue_bytes_max=config.queue_bytes_max,
             unsent_bytes_max=config.unsent_bytes_max,
         )
-        server = self._make_server(service)
-        commit_log.address = self.advertised_address
+        server = self._make_server(listener, service, ClusterService(commit_log, access, forwarder))
         await server.start()
         parts.push_async_callback(self._stop_server, server, service, commit_log)
+        listener.start()
 
-        looking = asyncio.create_task(self._look_after(commit_log))
-        parts.push_async_callback(_cancel, looking)
-        self.health.set_serving(True)
+        for work in (
+            self._look_after(commit_log),
+            self._joining(directory).keep_announced(replica, list(directory.members.values())),
+            self._remember_members(directory, replica),
+        ):
+            parts.push_async_callback(_cancel, asyncio.create_task(work))
+        if replica.is_alone:
+            replica.campaign()
+            await commit_log.wait_for_leader(FIRST_LEADER_S)
+        self._note_started(directory, is_member=True)
+
+    async def _open_log(self, directory: DataDirectory, links: PeerLinks) -> DistributedLog:
+        """The log of this server; what it lost is made good by beginning anew, as a learner."""
+        try:
+            storage = await asyncio.to_thread(directory.open_storage, self._config.log_config())
+            return self._make_log(directory, storage, links)
+        except (DamagedState, LostEntries) as error:
+            if isinstance(error, LostEntries):
+                await asyncio.to_thread(storage.close)
+            await self._set_aside(directory, str(error))
+        links.set_identity(
+            Identity(
+                cluster_id=directory.cluster_id,
+                directory_id=directory.directory_id,
+                address=self.advertised_address,
+            )
+        )
+        storage = await asyncio.to_thread(directory.open_storage, self._config.log_config())
+        return self._make_log(directory, storage, links)
+
+    async def _set_aside(self, directory: DataDirectory, reason: str) -> None:
+        folder = await asyncio.to_thread(directory.set_aside, reason)
+        log.error(
+            "this server cannot vote with what it has; it begins anew as a learner",
+            reason=reason,
+            set_aside=folder,
+        )
+
+    def _make_log(self, directory: DataDirectory, storage: RaftStorage, links: PeerLinks) -> DistributedLog:
+        config = self._config
+        replica = Replica(
+            directory.node_name,
+            storage,
+            links,
+            ReplicaConfig(
+                raft=replace(
+                    config.raft_config(),
+                    # More than the queue lets through, so that the core never refuses one record among others.
+                    uncommitted_bytes_max=2 * config.queue_bytes_max + config.batch_bytes_max,
+                ),
+                retention=config.log_config(),
+                retention_wait_s=config.retention_wait_ms / 1000,
+                snapshot_entries=config.snapshot_entries,
+                snapshot_bytes=config.snapshot_bytes,
+                disk_reserve_bytes=config.disk_reserve_bytes,
+            ),
+            cluster_id=directory.cluster_id,
+            directory_id=directory.directory_id,
+        )
+        return DistributedLog(replica)
+
+    def _note_started(self, directory: DataDirectory, *, is_member: bool) -> None:
+        config = self._config
+        state = {"start": self.log.start, "end": self.log.end} if is_member else {}
         log.info(
             "server started", node=config.node_name, rpc=self.rpc_address, health_port=self.health_port,
-            admin_port=self.admin_port, data_dir=str(config.data_dir), sync=config.sync, start=commit_log.start,
-            end=commit_log.end,
+            admin_port=self.admin_port, data_dir=str(config.data_dir), cluster=directory.cluster_id or None, **state,
         )  # fmt: skip
+
+    # ── gRPC ────────────────────────────────────────────────────────────────────────────────────────
 
     def _access(self) -> AllowAll | Authorizer:
         config = self._config
@@ -166,34 +344,34 @@ class Agent:
             )
         return AllowAll()
 
-    def _make_server(self, service: LogService) -> grpc.aio.Server:
+    def _make_server(
+        self, listener: Listener, service: LogService, cluster_service: ClusterService
+    ) -> grpc.aio.Server:
         config = self._config
         server = grpc.aio.server(options=self._options(), maximum_concurrent_rpcs=config.calls_max)
-        binding = GrpcBinding(self.metrics, peer_names=frozenset())
-        server.add_generic_rpc_handlers((binding.log_service(service),))
+        binding = GrpcBinding(self.metrics, peer_names=frozenset(config.peer_names))
+        server.add_generic_rpc_handlers(
+            (binding.log_service(service), binding.cluster_service(cluster_service))
+        )
         self.health.add_to(server)
         add_reflection(server)
-        address = host_and_port(config.rpc_host, config.rpc_port)
         files = config.server_tls()
         try:
             if files is None:
-                self.rpc_port = server.add_insecure_port(address)
+                server.add_insecure_port(listener.grpc_target)
             else:
                 credentials = server_credentials(files, on_loaded=self._note_certificate)
-                self.rpc_port = server.add_secure_port(address, credentials)
+                server.add_secure_port(listener.grpc_target, credentials)
         except RuntimeError as error:
-            reason = why_not_listen(config.rpc_host, config.rpc_port) or str(error)
-            raise ListenError("rpc-port", address, reason) from error
+            raise ListenError("rpc-port", listener.grpc_target, str(error)) from error
         return server
 
     def _options(self) -> list[tuple[str, Any]]:
         config = self._config
         return [
-            ("grpc.so_reuseport", 0),  # else a second server on the port would be no error
             ("grpc.max_receive_message_length", config.message_bytes_max),
             ("grpc.max_send_message_length", 2 * config.message_bytes_max),  # frames and what is around them
             ("grpc.max_concurrent_streams", config.calls_per_connection_max),
-            ("grpc.max_allowed_incoming_connections", config.connections_max),
             ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS_MAX),
             ("grpc.keepalive_time_ms", KEEPALIVE_MS),
             ("grpc.http2.min_recv_ping_interval_without_data_ms", PING_INTERVAL_MS_MIN),
@@ -202,43 +380,64 @@ class Agent:
     def _note_certificate(self, identity: TlsIdentity) -> None:
         self.metrics.certificate_ends.set(identity.ends.timestamp())
 
-    def _watch(self, commit_log: Log) -> None:
+    # ── while it runs ───────────────────────────────────────────────────────────────────────────────
+
+    def _watch(self, commit_log: DistributedLog) -> None:
+        segments = commit_log.replica.log.segments
         self.metrics.watch_log(
             LogFigures(
                 start=lambda: commit_log.start,
                 end=lambda: commit_log.end,
-                size_bytes=lambda: sum(segment.bytes for segment in commit_log.segments()),
-                segments=lambda: len(commit_log.segments()),
+                size_bytes=lambda: sum(segment.bytes for segment in segments()),
+                segments=lambda: len(segments()),
             )
         )
 
-    async def _look_after(self, commit_log: Log) -> None:
-        """Tell the health check when the log refuses writes, and let an idle log forget what is too old."""
-        seconds = 0.0
+    async def _look_after(self, commit_log: DistributedLog) -> None:
+        """Tell the health check whether there is a leader, and whether this server takes part."""
+        readiness = Readiness(self.health)
+        replica = commit_log.replica
         while True:
-            await asyncio.sleep(CHECK_INTERVAL_S)
-            if commit_log.failure is not None:
-                self.health.set_serving(False, str(commit_log.failure))
-                return
-            seconds += CHECK_INTERVAL_S
-            if seconds >= RETENTION_INTERVAL_S:
-                seconds = 0.0
-                try:
-                    await asyncio.to_thread(commit_log.apply_retention)
-                except (LogError, OSError) as error:
-                    log.warning("retention failed", error=str(error))
+            failure = "" if replica.failure is None else str(replica.failure)
+            readiness.look(failure=failure, leader_id=replica.leader or "", now=time.monotonic())
+            await replica.wait_for_change(LOOK_INTERVAL_S)
 
-    async def _stop_server(self, server: grpc.aio.Server, service: LogService, commit_log: Log) -> None:
-        """Take no more calls, let those that append finish, and end those that wait for records."""
+    async def _remember_members(self, directory: DataDirectory, replica: Replica) -> None:
+        """Keep the members' addresses where the next start finds them without a log."""
+        while True:
+            known = replica.applier.views.members.known
+            addresses = {node: member.address for node, member in known.items() if node != replica.id}
+            if addresses:
+                try:
+                    await asyncio.to_thread(directory.remember_members, addresses)
+                except OSError as error:
+                    log.warning("members' addresses not kept", reason=str(error))
+            await replica.wait_for_change(REMEMBER_INTERVAL_S)
+
+    def _note_failed(self, directory: DataDirectory) -> None:
+        """The node takes part no more. It goes on serving what is committed, unless its log is not to be trusted."""
+        if self.log.replica.has_lost_entries:
+            self._end(EXIT_REPLACED)
+
+    def _end(self, code: int) -> None:
+        assert self.failed is not None
+        if not self.failed.done():
+            self.failed.set_result(code)
+
+    # ── stopping ────────────────────────────────────────────────────────────────────────────────────
+
+    async def _stop_server(
+        self, server: grpc.aio.Server, service: LogService, commit_log: DistributedLog
+    ) -> None:
+        """Hand leadership over, take no more calls, let those that append finish, and end those that wait for records."""
+        await commit_log.hand_over(HAND_OVER_S_MAX)
         stopping = asyncio.create_task(server.stop(self._config.stop_grace_ms / 1000))
         service.stop()
-        await asyncio.to_thread(
-            commit_log.close
-        )  # stores what is queued; calls that still need the log get UNAVAILABLE
+        await commit_log.close()  # calls that still need the log get UNAVAILABLE
         await stopping
 
     async def stop(self) -> None:
-        """Stop serving and close everything. Returns when all records taken are on disk."""
+        """Stop serving and close everything. Returns when all that was acknowledged is on disk."""
         self.health.set_serving(False, "stopping")
         log.info("server stopping")
         await self._parts.aclose()
@@ -265,21 +464,23 @@ def run(config: ServerConfig) -> int:
     try:
         import uvloop
     except ImportError:
-        asyncio.run(_serve(config))
-    else:
-        uvloop.run(_serve(config))
-    return 0
+        return asyncio.run(_serve(config))
+    return uvloop.run(_serve(config))
 
 
-async def _serve(config: ServerConfig) -> None:
+async def _serve(config: ServerConfig) -> int:
     asked = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _ask_to_stop, loop, asked)
-    async with Agent(config):
+    async with Agent(config) as agent:
         gc.collect()
         gc.freeze()  # what is here now stays; collections need not look at it again
-        await asked.wait()
+        assert agent.failed is not None
+        waiting = asyncio.create_task(asked.wait())
+        await asyncio.wait((waiting, agent.failed), return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        return agent.failed.result() if agent.failed.done() else 0
 
 
 def _ask_to_stop(loop: asyncio.AbstractEventLoop, asked: asyncio.Event) -> None:

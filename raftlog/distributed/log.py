@@ -17,10 +17,13 @@ from raftlog.distributed.proposals import Proposals
 from raftlog.distributed.replica import Replica
 from raftlog.distributed.status import MemberStatus, NodeStatus, members_of, status_of
 from raftlog.engine import NodeId
-from raftlog.errors import InvalidRequest, NotLeader, Overloaded
+from raftlog.errors import InvalidRequest, NotLeader, Overloaded, RaftlogError
 from raftlog.machines.cursors import GROUPS_MAX, NAME_CHARACTERS_MAX, Cursor
 from raftlog.net.addresses import split_address
 from raftlog.pb.raftlog.v1 import command_pb2 as pb
+from raftlog.runtime.logging import get_logger
+
+log = get_logger(__name__)
 
 CLOSED: Final = "the log is closed"
 
@@ -54,6 +57,15 @@ class DistributedLog:
             yield log
         finally:
             await log.close()
+
+    async def hand_over(self, timeout_s: float) -> None:
+        """If this node leads others, have one of them lead, so that nobody has to find out; not for longer than this."""
+        if self._replica.is_ready and not self._replica.is_alone:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._membership.transfer_leadership(None)
+            except (RaftlogError, TimeoutError) as error:
+                log.info("leadership not handed over", reason=str(error))
 
     async def close(self) -> None:
         """Take part in the cluster no more, and close the files. What was acknowledged is on disk. Twice is no error."""

@@ -88,11 +88,12 @@ class Replica:
         self.leader: NodeId | None = None
         self.is_ready = False  # it leads, and has applied all that was appended before it did
         self.on_ready: Callable[[], None] = lambda: None
-        self.on_change: Callable[[], None] = lambda: None  # of the leader or the configuration
+        self.on_failed: Callable[[], None] = lambda: None
         self.applied_entries = self.applied_bytes = 0  # since the start
         self._suspicion: asyncio.TimerHandle | None = None  # that the leader is gone, until it is acted upon
         self._own_term_index = 0  # of the no-op with which it began to lead
         self._leader_waiters: list[asyncio.Future[None]] = []
+        self._changed = asyncio.Event()  # the leader, the members, or whether it can go on
         self._links = links
         views = self._load_views()
         applied = storage.applied
@@ -179,7 +180,7 @@ class Replica:
         base = self.log.base
         self.applier.start_at(self._load_views(), applied=base.index, end=base.offset)
         self._tell_links()
-        self.on_change()
+        self._changed.set()
 
     def _tell_links(self) -> None:
         members = self.applier.views.members
@@ -193,7 +194,7 @@ class Replica:
             is_changed = is_changed or entry.kind in (EntryKind.COMMAND, EntryKind.CONFIGURATION)
         if is_changed:
             self._tell_links()
-            self.on_change()
+            self._changed.set()
 
     def _look(self) -> None:
         """After each turn: who leads, and whether this node can take appends."""
@@ -211,7 +212,7 @@ class Replica:
             for waiter in waiters:
                 if not waiter.done():
                     waiter.set_result(None)
-        self.on_change()
+        self._changed.set()
 
     def _note(self, note: Note) -> None:
         if note.event == "became_leader":
@@ -240,7 +241,8 @@ class Replica:
         self.failure = NodeFailed(f"this server takes part in the cluster no more: {error}")
         self.is_ready, self.leader = False, None
         self._end_waiting(self.failure)
-        self.on_change()
+        self._changed.set()
+        self.on_failed()
 
     def _write_waits_for_room(self, waits: bool) -> None:
         self._has_stuck_write = waits
@@ -253,7 +255,7 @@ class Replica:
             self.is_full = is_full
             tell = log.error if is_full else log.info
             tell("disk is full: no appends" if is_full else "disk has room again", node=self.id)
-            self.on_change()
+            self._changed.set()
 
     def full_error(self) -> DiskFull:
         return DiskFull(
@@ -266,6 +268,27 @@ class Replica:
     def is_handing_over(self) -> bool:
         role = self.driver.node.role
         return isinstance(role, Leader) and role.transferee is not None
+
+    async def wait_for_change(self, timeout_s: float | None) -> None:
+        """Return after the next change of the leader, the members, or this node's health; or after the timeout.
+
+        For one that waits at a time per change: all that wait see it.
+        """
+        self._changed.clear()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._changed.wait()
+        except TimeoutError:
+            pass
+
+    @property
+    def is_alone(self) -> bool:
+        """The only voter: nobody else has to be asked."""
+        return self.driver.node.configuration.all_voters == (self.id,)
+
+    def campaign(self) -> None:
+        """Stand for election now instead of after the timeout."""
+        self.driver.actor.dispatch(Campaign(), is_urgent=True)
 
     async def wait_for_leader(self) -> NodeId:
         """Who leads, once that is known and, if it is this node, it can take appends. NodeFailed."""

@@ -65,6 +65,18 @@ class LinkLimits:
     retry_s_max: float = 1.0
 
 
+class Language(NamedTuple):
+    """How the messages of one kind of engine travel. Servers whose frames have different types do not understand each other."""
+
+    frame_type: int
+    encode: Callable[[Any], list[bytes]]
+    decode: Callable[[memoryview], Any]  # BadMessage for what is none
+    is_bulk: Callable[[Any], bool]
+
+
+RAFT: Final = Language(MESSAGE, encode, decode, lambda message: isinstance(message, (Append, SnapshotChunk)))
+
+
 class Address(NamedTuple):
     """Where a member is, and which data directory it has."""
 
@@ -111,6 +123,7 @@ class PeerLinks:
         limits: LinkLimits | None = None,
         throttle: Throttle | None = None,
         random: Random | None = None,
+        language: Language = RAFT,
     ) -> None:
         """Begin at once to connect and to accept. `addresses`: of the members, with their directories.
 
@@ -128,6 +141,7 @@ class PeerLinks:
         self._limits = limits or LinkLimits()
         self._throttle = throttle
         self._random = random or Random()
+        self._language = language
         self._members_version = 0
         self._loop = asyncio.get_running_loop()
         self._quiet = QuietLog(log, self._loop.time)
@@ -141,6 +155,9 @@ class PeerLinks:
     def set_identity(self, identity: Identity) -> None:
         """Introduce this server so from now on; what is connected stays so."""
         self._identity = identity
+
+    def set_cluster(self, cluster_id: str) -> None:
+        self.set_identity(replace(self._identity, cluster_id=cluster_id))
 
     # ── members ──
 
@@ -205,9 +222,9 @@ class PeerLinks:
         if peer is None or self._is_closed:
             self._loop.call_soon(self._on_unreachable, to)
             return
-        is_bulk = isinstance(message, (Append, SnapshotChunk))
+        is_bulk = self._language.is_bulk(message)
         limits = self._limits
-        payload = encode(message)
+        payload = self._language.encode(message)
         size = sum(map(len, payload))
         bytes_max = limits.bulk_frame_bytes_max if is_bulk else limits.control_frame_bytes_max
         if size > bytes_max:
@@ -217,7 +234,7 @@ class PeerLinks:
             )  # fmt: skip
             self._loop.call_soon(self._on_unreachable, to)
             return
-        payload.insert(0, frame_header(MESSAGE, size))
+        payload.insert(0, frame_header(self._language.frame_type, size))
         outbound = self._outbound(to, peer, Lane.BULK if is_bulk else Lane.CONTROL)
         is_throttled = is_catch_up or isinstance(message, SnapshotChunk)
         outbound.send(payload, HEADER_BYTES + size, is_throttled=is_throttled)
@@ -316,7 +333,7 @@ class PeerLinks:
         if not self._identity.cluster_id:
             assert self._on_cluster is not None, "a server without a cluster and without a way into one"
             self._on_cluster(hello.cluster_id)
-            self.set_identity(replace(self._identity, cluster_id=hello.cluster_id))
+            self.set_cluster(hello.cluster_id)
             own = self._introduction()
         if peer is None or (not peer.is_member and peer.address.address != hello.address):
             self._put(node, Address(hello.address), is_member=False)
@@ -353,9 +370,9 @@ class PeerLinks:
 
     def _take(self, node: NodeId, peer: _Peer, connection: Connection, frame: Frame) -> None:
         try:
-            if frame.type != MESSAGE:
+            if frame.type != self._language.frame_type:
                 raise BadMessage(f"a frame of type {frame.type}")
-            message = decode(frame.payload)
+            message = self._language.decode(frame.payload)
         except BadMessage as error:
             self._quiet.warning(
                 f"bad from {node}", "connection of a server ended: it sent what cannot be read node=%s reason=%s", node, error
@@ -370,7 +387,9 @@ class PeerLinks:
     @property
     def format_version(self) -> int:
         """The highest version of the log's format that this server and all members that have introduced themselves know."""
-        known = [peer.introduced.format_max for peer in self._peers.values() if peer.is_member and peer.introduced]
+        known = [
+            peer.introduced.format_max for peer in self._peers.values() if peer.is_member and peer.introduced
+        ]
         return min([self._identity.format_max, *known])
 
     def statistics(self) -> dict[NodeId, PeerStatistics]:

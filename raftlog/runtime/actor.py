@@ -45,7 +45,8 @@ class Actor:
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._is_turn_due = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._timer_due = 0.0  # by the clock
         self._schedule_turn()  # it may have something to do, or to wait for, from the start
 
     def __len__(self) -> int:
@@ -125,15 +126,12 @@ class Actor:
 
     def _set_timer(self) -> None:
         deadline = self._engine.deadline()
-        timer = self._timer
-        if deadline is None or (
-            timer is not None and timer.when() <= deadline - self._clock() + self._loop.time()
-        ):
+        if deadline is None or (self._timer is not None and self._timer_due <= deadline):
             return  # one that fires too early looks again
-        if timer is not None:
-            timer.cancel()
-        wait = max(deadline - self._clock(), 0.0)
-        self._timer = self._loop.call_later(wait, self._time_is_up, deadline)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_due = deadline
+        self._timer = self._loop.call_later(max(deadline - self._clock(), 0.0), self._time_is_up, deadline)
 
     def _time_is_up(self, due: float) -> None:
         self._timer = None

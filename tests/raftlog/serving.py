@@ -23,7 +23,7 @@ def config_of(folder: Path, certificates: Path, **settings: Any) -> ServerConfig
     """Settings for a server whose data are in `folder`, on free ports."""
     files = TlsFiles.in_folder(certificates, "server")
     fixed = {
-        "data_dir": str(folder / "data"), "node_name": "one", "bind_addr": "127.0.0.1:0", "rpc_port": 0,
+        "data_dir": str(folder / "data"), "node_name": "one", "bootstrap": True, "bind_addr": "127.0.0.1:0", "rpc_port": 0,
         "health_port": None, "admin_port": None, "sync": "never",
         "server_tls_cert_file": files.cert_file, "server_tls_key_file": files.key_file,
         "server_tls_ca_file": files.ca_file,
