@@ -16,8 +16,8 @@ from typing import Final
 from logstore import Log
 from logstore.benchmark.measure import Series, rate, warm_memory
 from raftlog import AsyncClient, Client, TlsFiles
+from raftlog.client.batch import Handle
 from raftlog.client.connection import open_channel
-from raftlog.client.producer import Handle
 from raftlog.net.certificates import CertificatePlan, init_folder
 from raftlog.pb.log.v1 import log_pb2 as pb
 from raftlog.server.acl import default_files

@@ -14,8 +14,9 @@ import typer
 from logstore.cli.output import Json, byte_progress, print_json
 from raftlog.cli import make_app
 from raftlog.cli.connection import connected
+from raftlog.client.batch import Handle
 from raftlog.client.client import Client
-from raftlog.client.producer import Handle, ProducerConfig
+from raftlog.client.producer import ProducerConfig
 
 app = make_app()
 

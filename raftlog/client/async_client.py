@@ -1,66 +1,87 @@
-"""The client for asyncio: the interface of `logstore.Log`, over the network."""
+"""The client for asyncio: the interface of `logstore.Log`, over the network, of whichever servers are there."""
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Iterable
-from typing import Any, Final, NamedTuple, Self
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from contextlib import aclosing
+from typing import Any, Final, Self, TypeVar
 
 import grpc
 
 from logstore import OffsetOutOfRange, Record, RecordBatch, RecordCompacted
 from logstore.config import MIB
 from logstore.cursor import FOREVER
-from logstore.encode import DEFAULTS, check_payload, check_value_size, encode_batch
-from logstore.frame import wire_frame
 from logstore.run import Run
 from logstore.transfer import read_frames
 from logstore.walk import Item
-from raftlog.client.connection import open_channel, stub_of
-from raftlog.client.failures import CallFailed, failure
-from raftlog.client.producer import Producer, ProducerConfig, size_of
+from raftlog.client.answers import (
+    Bounds,
+    Cursor,
+    Member,
+    Server,
+    Snapshot,
+    Status,
+    to_member,
+    to_status,
+)
+from raftlog.client.batch import BatchHandle
+from raftlog.client.calls import Caller, Where
+from raftlog.client.connection import Connection
+from raftlog.client.consuming import Consumer
+from raftlog.client.failures import CallFailed
+from raftlog.client.groups import COMMIT_INTERVAL_S, GroupPlace
+from raftlog.client.picker import FollowersInTurn, Picker
+from raftlog.client.producer import Producer, ProducerConfig, ProducerFull, Value
+from raftlog.client.servers import Servers, Target, to_server
+from raftlog.client.watermark import Watermark
 from raftlog.net.tls import TlsFiles
 from raftlog.pb.log.v1 import log_pb2 as pb
-from raftlog.wire.records import to_message, to_record
+from raftlog.pb.raftlog.v1 import cluster_pb2 as cluster_pb
+from raftlog.wire.records import to_record
 
-RETRY_FIRST_S: Final = 0.05  # doubled after each failure, up to RETRY_MAX_S
-RETRY_MAX_S: Final = 2.0
+APPENDS_IN_FLIGHT: Final = 4  # batches of single appends; what comes meanwhile joins the next one
 
-Value = bytes | Record
+H = TypeVar("H")
+
 Batch = Iterable[Value] | RecordBatch | bytes
 
 
-class Server(NamedTuple):
-    """A server of the cluster."""
-
-    name: str
-    address: str
-    is_leader: bool
-
-
-class Bounds(NamedTuple):
-    """Offsets that exist: start to before end."""
-
-    start: int
-    end: int
-
-
 class AsyncClient:
-    """A connection to a server, opened when it is first used.
+    """A client of a cluster; one server is a cluster too. Connections are opened when they are first used.
+
+    Produces go to the leader, consumes to the followers in turn. Whatever fails is tried again for `timeout_s`, at other
+    servers where there are any: while a quorum lives and finds its leader in that time, no error comes of it. A record is
+    stored once, however often it was sent.
 
     What is wrong with a call raises the error of `logstore`: OffsetOutOfRange, RecordCompacted, and before anything is
-    sent what the engine says of a record or batch, by its default limits. What the server alone can know, such as
-    lower limits of its own, raises CallFailed. Reads are tried again for `timeout_s` if the server cannot be reached;
-    produces are not, because a produce whose answer is lost may have been stored.
+    sent what the engine says of a record or batch, by its default limits. UnexpectedOffset and AlreadyStored are in
+    `raftlog.errors`. All else, and what could not be done in time, raises CallFailed.
+
+    No call shows less of the log than one before it did: a server that has not caught up with that is not asked.
     """
 
-    def __init__(self, address: str, *, tls: TlsFiles | None = None, timeout_s: float = 10.0) -> None:
-        """`address` is host:port. Without `tls` the connection is neither encrypted nor verified."""
-        self._address = address
+    def __init__(
+        self,
+        addresses: str | Iterable[str],
+        *,
+        tls: TlsFiles | None = None,
+        timeout_s: float = 10.0,
+        picker: Picker | None = None,
+    ) -> None:
+        """`addresses` are host:port of one or some servers, which name the others.
+
+        Without `tls` connections are neither encrypted nor verified. `picker` chooses whom to consume from.
+        """
+        some = [addresses] if isinstance(addresses, str) else addresses
+        self._servers = Servers(some, tls, picker or FollowersInTurn())
         self._timeout_s = timeout_s
-        self._channel = open_channel(address, tls)
-        self._stub = stub_of(self._channel)
+        self._seen = Watermark()
+        self._caller = Caller(self._servers, timeout_s, self._require_open)
+        self._consumer = Consumer(
+            self._servers, self._caller, self._seen, timeout_s=timeout_s, require_open=self._require_open
+        )
+        self._appender: Producer | None = None  # of single appends and batches
         self._producers: list[Producer] = []
         self._is_closed = False
 
@@ -71,11 +92,10 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Flush the producers and close the connection. Closing twice is no error."""
+        """Flush the producers and close the connections. Closing twice is no error."""
         self._is_closed = True
-        for producer in self._producers:
-            await producer.close()
-        await self._channel.close(None)
+        await asyncio.gather(*(producer.close() for producer in self._producers))
+        await self._servers.close()
 
     def _require_open(self) -> None:
         if self._is_closed:
@@ -83,90 +103,149 @@ class AsyncClient:
 
     # ── producing ───────────────────────────────────────────────────────────────────────────────────
 
-    async def append(self, value: Value) -> int:
-        """The offset of the record, once it is stored as the server's sync policy says. For many, see `producer`."""
-        record = value if isinstance(value, Record) else Record(value)
-        check_value_size(size_of(record), DEFAULTS)
-        request = pb.ProduceRequest(record=to_message(record))
-        response = await self._call(self._stub.Produce, request, is_produce=True)
-        return int(response.offset)
+    async def append(self, value: Value, *, expected_offset: int | None = None) -> int:
+        """The offset of the record, once it is stored: on a quorum, or as a lone server's sync policy says.
 
-    async def append_batch(self, batch: Batch) -> tuple[int, int]:
-        """(first offset, end) of the records: stored all or none."""
-        request = pb.ProduceBatchRequest(batch=_frame_of(batch))
-        response = await self._call(self._stub.ProduceBatch, request, is_produce=True)
-        return int(response.first_offset), int(response.end_offset)
+        With `expected_offset` it is stored there or not at all: UnexpectedOffset. Calls that are made at the same time
+        share batches, in the order of the calls. For many records from one task, see `producer`.
+        """
+        if expected_offset is None:
+            handle = await self._taken(lambda appender: appender.send(value))
+            try:
+                return await handle
+            except CallFailed as error:
+                is_for_another = handle.has_company and error.code is grpc.StatusCode.INVALID_ARGUMENT
+                if not is_for_another or error.is_unknown:
+                    raise
+        alone = await self._taken(
+            lambda appender: appender.send_alone([value], expected_offset=expected_offset)
+        )
+        return (await alone)[0]
+
+    async def append_batch(self, batch: Batch, *, expected_offset: int | None = None) -> tuple[int, int]:
+        """(first offset, end) of the records: stored all or none. `expected_offset` as of `append`, of the first."""
+        if isinstance(batch, (bytearray, memoryview)):
+            batch = bytes(batch)
+        ready = batch if isinstance(batch, (RecordBatch, bytes)) else list(batch)
+
+        def take(appender: Producer) -> BatchHandle:
+            if isinstance(ready, list):
+                return appender.send_alone(ready, expected_offset=expected_offset)
+            return appender.send_batch(ready, expected_offset=expected_offset)
+
+        return await (await self._taken(take))
+
+    async def _taken(self, take: Callable[[Producer], H]) -> H:
+        """What the producer of all single appends gives, once it has room."""
+        self._require_open()
+        if self._appender is None:
+            config = ProducerConfig(
+                linger_ms=0, in_flight_max=APPENDS_IN_FLIGHT, answer_timeout_s=self._timeout_s
+            )
+            self._appender = Producer(self._servers, config, self._seen, deadline_s=self._timeout_s)
+            self._producers.append(self._appender)
+        self._appender.seal_old()
+        while True:
+            try:
+                return take(self._appender)
+            except ProducerFull:
+                await self._appender.room()
 
     def producer(self, config: ProducerConfig | None = None) -> Producer:
         """A producer that merges records into batches. It is closed with the client, or before."""
         self._require_open()
-        producer = Producer(self._stub, config or ProducerConfig())
+        producer = Producer(self._servers, config or ProducerConfig(), self._seen)
         self._producers.append(producer)
         return producer
 
     # ── consuming ───────────────────────────────────────────────────────────────────────────────────
 
-    async def read(self, offset: int) -> Record:
-        """The record; OffsetOutOfRange, or RecordCompacted if compaction removed it."""
+    async def read(self, offset: int, *, linearizable: bool = False) -> Record:
+        """The record; OffsetOutOfRange, or RecordCompacted if compaction removed it.
+
+        `linearizable`, here and below: as of all that was acknowledged to anybody before the call, at the price of a
+        round to a quorum. Else as of what the asked server has, but never less than this client has seen.
+        """
         await self._require_possible(offset)
         try:
-            response = await self._call(self._stub.Consume, pb.ConsumeRequest(offset=offset))
+            response = await self._consumer.read(offset, linearizable=linearizable)
         except CallFailed as error:
             if error.code is not grpc.StatusCode.NOT_FOUND:
                 raise
             raise RecordCompacted(offset, error.text.removeprefix(f"record {offset} is gone: ")) from error
         return to_record(response.record)
 
-    async def bounds(self) -> Bounds:
+    async def bounds(self, *, linearizable: bool = False) -> Bounds:
         """Which offsets the log holds now."""
-        request = pb.ConsumeBatchesRequest(latest=True)
-        async for response in self._consume(request):
-            return Bounds(response.log_start, response.high_watermark)
-        raise CallFailed(grpc.StatusCode.INTERNAL, "the server ended the stream without an answer")
+        response = await self._first(pb.ConsumeBatchesRequest(latest=True, linearizable=linearizable))
+        return Bounds(response.log_start, response.high_watermark)
 
     async def offset_at(self, time: int) -> int:
         """The first offset appended at or after `time`, UTC nanoseconds; the log's end if there is none."""
-        request = pb.ConsumeBatchesRequest(time_ns=time, bytes_max=1)
-        async for response in self._consume(request):
-            return int(response.first_offset)
+        response = await self._first(pb.ConsumeBatchesRequest(time_ns=time, bytes_max=1))
+        return int(response.first_offset)
+
+    async def _first(self, request: pb.ConsumeBatchesRequest) -> pb.ConsumeBatchesResponse:
+        async with aclosing(self._consumer.consume(request)) as responses:
+            async for response in responses:
+                return response
         raise CallFailed(grpc.StatusCode.INTERNAL, "the server ended the stream without an answer")
 
-    async def scan(self, start: int | None = None, end: int | None = None) -> AsyncIterator[Record]:
+    async def scan(
+        self, start: int | None = None, end: int | None = None, *, linearizable: bool = False
+    ) -> AsyncIterator[Record]:
         """The records start..end-1; by default all that are there when the call arrives."""
-        async for low, high, found in self.read_on(start, end, follow=False):
-            for record in found.records(low, high):
-                yield record
+        async with aclosing(self.read_on(start, end, follow=False, linearizable=linearizable)) as parts:
+            async for low, high, found in parts:
+                for record in found.records(low, high):
+                    yield record
 
     async def batches(
-        self, start: int | None = None, end: int | None = None, *, follow: bool = False, bytes_max: int = MIB
+        self,
+        start: int | None = None,
+        end: int | None = None,
+        *,
+        follow: bool = False,
+        bytes_max: int = MIB,
+        linearizable: bool = False,
     ) -> AsyncIterator[RecordBatch]:
         """As `scan`, but batch by batch as they were appended, as columns without a copy."""
-        async for low, high, found in self.read_on(start, end, follow=follow, bytes_max=bytes_max):
-            for batch in found.batches(low, high):
-                yield batch
+        frames = self.read_on(start, end, follow=follow, bytes_max=bytes_max, linearizable=linearizable)
+        async with aclosing(frames) as parts:
+            async for low, high, found in parts:
+                for batch in found.batches(low, high):
+                    yield batch
 
-    async def follow(self, start: int | None = None) -> AsyncIterator[Record]:
+    async def follow(self, start: int | None = None, *, linearizable: bool = False) -> AsyncIterator[Record]:
         """The records from `start` on (by default only new ones), waiting at the end for more. Never ends."""
         if start is None:
-            start = (await self.bounds()).end
-        async for low, high, found in self.read_on(start, None, follow=True):
-            for record in found.records(low, high):
-                yield record
+            start = (await self.bounds(linearizable=linearizable)).end
+        async with aclosing(self.read_on(start, None, follow=True, linearizable=linearizable)) as parts:
+            async for low, high, found in parts:
+                for record in found.records(low, high):
+                    yield record
 
     async def read_on(
-        self, start: int | None, end: int | None, *, follow: bool, bytes_max: int = MIB
-    ) -> AsyncIterator[tuple[int, int, Run | Item]]:
+        self,
+        start: int | None,
+        end: int | None,
+        *,
+        follow: bool,
+        bytes_max: int = MIB,
+        linearizable: bool = False,
+    ) -> AsyncGenerator[tuple[int, int, Run | Item]]:
         """(start, end, frames): frames that hold some of the records start..end-1, checked."""
-        request = pb.ConsumeBatchesRequest(follow=follow, bytes_max=bytes_max)
+        request = pb.ConsumeBatchesRequest(follow=follow, bytes_max=bytes_max, linearizable=linearizable)
         if start is not None:
             await self._require_possible(start)
             request.offset = start
         if end is not None:
             request.end_offset = max(end, 0)
-        async for response in self._consume(request):
-            low = max(response.first_offset, start or 0)
-            for found in read_frames(response.frames):
-                yield low, FOREVER if end is None else end, found
+        async with aclosing(self._consumer.consume(request)) as responses:
+            async for response in responses:
+                low = max(response.first_offset, start or 0)
+                for found in read_frames(response.frames):
+                    yield low, FOREVER if end is None else end, found
 
     async def _require_possible(self, offset: int) -> None:
         """Raise OffsetOutOfRange for what the protocol has no number for."""
@@ -174,69 +253,124 @@ class AsyncClient:
             bounds = await self.bounds()
             raise OffsetOutOfRange(offset, bounds.start, bounds.end)
 
-    async def _consume(self, request: pb.ConsumeBatchesRequest) -> AsyncIterator[pb.ConsumeBatchesResponse]:
-        """Responses in order. Goes on behind the last one if the connection is lost."""
-        patience = Patience(self._timeout_s)
-        while True:
-            self._require_open()
-            stream = self._stub.ConsumeBatches(request, wait_for_ready=False)
-            try:
-                async for response in stream:
-                    patience.renew()
-                    if response.frames:
-                        request.offset = response.end_offset
-                    yield response
-                return
-            except grpc.aio.AioRpcError as error:
-                if error.code() is not grpc.StatusCode.UNAVAILABLE or not await patience.wait():
-                    raise failure(error) from error
-            finally:
-                stream.cancel()
+    # ── groups of consumers ─────────────────────────────────────────────────────────────────────────
+
+    async def consume(
+        self,
+        group: str,
+        *,
+        start: int | None = None,
+        follow: bool = False,
+        commit_interval_s: float = COMMIT_INTERVAL_S,
+    ) -> AsyncIterator[Record]:
+        """The records that the group has not consumed; what has been consumed is committed at intervals and at the end.
+
+        A record counts as consumed once the next is asked for. So after a crash some records may come again, and none is
+        left out. A group that is new begins at `start`, by default the start of the log. One whose place was removed by
+        retention goes on at the start of the log. Leave the loop early within `contextlib.aclosing`, so that the last
+        commit is made before what comes behind the loop.
+        """
+        place = await self.open_group(group, start=start, commit_interval_s=commit_interval_s)
+        try:
+            async with aclosing(self.read_on(place.next, None, follow=follow)) as parts:
+                async for low, high, found in parts:
+                    for record in found.records(low, high):
+                        yield record
+                        place.next = record.offset + 1
+                    place.require_kept()
+        finally:
+            await place.finish()
+
+    async def open_group(self, group: str, *, start: int | None, commit_interval_s: float) -> GroupPlace:
+        """Where a group goes on, and who commits how far it has come."""
+        cursors = await self.cursors(group, linearizable=True)
+        first = cursors[0].offset if cursors else start
+        offset = max(first or 0, (await self.bounds()).start)
+
+        async def commit(offset: int) -> None:
+            await self.commit_cursor(group, offset)
+
+        return GroupPlace(offset, commit, interval_s=commit_interval_s)
+
+    async def commit_cursor(self, group: str, offset: int) -> None:
+        """Keep in the log that the group consumes `offset` next."""
+        request = cluster_pb.CommitCursorRequest(group=group, offset=offset)
+        await self._caller.call(lambda one: one.cluster.CommitCursor, request, self._servers.leader)
+
+    async def cursors(self, group: str = "", *, linearizable: bool = False) -> list[Cursor]:
+        """Of all groups, by name; or of one, if it has one."""
+        request = cluster_pb.ListCursorsRequest(group=group, linearizable=linearizable)
+        seen_end = self._seen.offset
+        response = await self._caller.call(
+            lambda one: one.cluster.ListCursors,
+            request,
+            self._servers.follower,
+            is_lagging=lambda answer: getattr(answer, "high_watermark", seen_end) < seen_end,
+        )
+        self._seen.saw(response.high_watermark)
+        return [Cursor(one.group, one.offset, one.time_ns) for one in response.cursors]
 
     # ── the cluster ─────────────────────────────────────────────────────────────────────────────────
 
     async def servers(self) -> list[Server]:
-        response = await self._call(self._stub.GetServers, pb.GetServersRequest())
-        return [Server(one.id, one.rpc_addr, one.is_leader) for one in response.servers]
+        """All servers, as one of them names them."""
+        response = await self._caller.call(
+            lambda one: one.log.GetServers, pb.GetServersRequest(), self._servers.follower
+        )
+        return [to_server(one) for one in response.servers]
 
-    async def _call(self, method: Any, request: Any, *, is_produce: bool = False) -> Any:
-        patience = Patience(self._timeout_s)
-        while True:
-            self._require_open()
-            try:
-                return await method(request, timeout=self._timeout_s)
-            except grpc.aio.AioRpcError as error:
-                failed = failure(error, is_produce=is_produce)
-                if is_produce or error.code() is not grpc.StatusCode.UNAVAILABLE or not await patience.wait():
-                    raise failed from error
+    async def status(self, address: str | None = None) -> Status:
+        """What the server at `address` is and believes; by default any."""
+        response = await self._caller.call(
+            lambda one: one.cluster.GetStatus, cluster_pb.GetStatusRequest(), self._at(address)
+        )
+        return to_status(response)
 
+    async def join(self, name: str, address: str, *, directory_id: str = "") -> list[Member]:
+        """Make a server a member, first as a learner; one that is known so already stays. The members then."""
+        request = cluster_pb.JoinRequest(id=name, rpc_addr=address, directory_id=directory_id)
+        response = await self._change(lambda one: one.cluster.Join, request)
+        return [to_member(one) for one in response.members]
 
-class Patience:
-    """How long a read is tried again: with growing pauses, for `timeout_s` from the first failure after a success."""
+    async def leave(self, name: str) -> None:
+        """Remove a server; a leader hands over first. One that is no member is no error."""
+        await self._change(lambda one: one.cluster.Leave, cluster_pb.LeaveRequest(id=name))
 
-    def __init__(self, timeout_s: float) -> None:
-        self._timeout_s = timeout_s
-        self.renew()
+    async def promote(self, name: str) -> None:
+        """Make a learner a voter; CallFailed with FAILED_PRECONDITION until it has nearly caught up."""
+        await self._change(lambda one: one.cluster.Promote, cluster_pb.PromoteRequest(id=name))
 
-    def renew(self) -> None:
-        self._deadline: float | None = None  # set by the first failure: a tail may have been idle for long
-        self._pause_s = RETRY_FIRST_S
+    async def transfer_leadership(self, to: str = "") -> str:
+        """Hand over leadership, by default to the voter that has most of the log. The name of the new leader."""
+        request = cluster_pb.TransferLeadershipRequest(to=to)
+        response = await self._change(lambda one: one.cluster.TransferLeadership, request)
+        return str(response.leader_id)
 
-    async def wait(self) -> bool:
-        """Pause; False, at once, if the time is over."""
-        now = time.monotonic()
-        if self._deadline is None:
-            self._deadline = now + self._timeout_s
-        if now + self._pause_s > self._deadline:
-            return False
-        await asyncio.sleep(self._pause_s)
-        self._pause_s = min(2 * self._pause_s, RETRY_MAX_S)
-        return True
+    async def truncate(self, lowest: int) -> int:
+        """Forget the records below `lowest`, on all servers. The start of the log then."""
+        request = cluster_pb.TruncateRequest(lowest_offset=lowest)
+        response = await self._change(lambda one: one.cluster.Truncate, request)
+        return int(response.log_start)
 
+    async def take_snapshot(self, address: str | None = None) -> Snapshot:
+        """Have the server at `address`, by default any, write a snapshot of its views."""
+        request = cluster_pb.TakeSnapshotRequest()
+        response = await self._caller.call(
+            lambda one: one.cluster.TakeSnapshot, request, self._at(address), is_long=True
+        )
+        return Snapshot(response.index, response.size_bytes)
 
-def _frame_of(batch: Batch) -> bytes:
-    if isinstance(batch, (bytes, bytearray, memoryview)):
-        batch = RecordBatch.from_bytes(bytes(batch))
-    payload = batch.payload() if isinstance(batch, RecordBatch) else encode_batch(list(batch))
-    check_payload(payload, DEFAULTS)
-    return wire_frame(payload)
+    async def _change(self, method: Callable[[Connection], Any], request: Any) -> Any:
+        """A call that only the leader carries out, and that may take its time."""
+        return await self._caller.call(method, request, self._servers.leader, is_long=True)
+
+    def _at(self, address: str | None) -> Where:
+        """The server at this address and no other; any, if None."""
+        if address is None:
+            return self._servers.follower
+        target = Target(self._servers.connection(address), is_leader=False)
+
+        async def there() -> Target:
+            return target
+
+        return there

@@ -11,27 +11,32 @@ import asyncio
 import threading
 from array import array
 from collections import deque
-from collections.abc import Callable, Generator
-from concurrent.futures import Future
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import grpc
-from grpc.aio import EOF  # type: ignore[attr-defined]  # the stubs have forgotten it
 
-from logstore import Record
+from logstore import Record, RecordBatch
 from logstore.column import encode_headers
 from logstore.config import MIB, Compression, Config
-from logstore.encode import encode_batch
+from logstore.encode import check_payload, encode_batch
 from logstore.errors import RecordTooLarge
-from logstore.frame import wire_frame
 from logstore.waking import Alarm, Waker
-from raftlog.client.failures import CallFailed, failure
+from raftlog.client.batch import Batch, BatchHandle, Handle
+from raftlog.client.failures import CallFailed
+from raftlog.client.pipeline import Pipeline
+from raftlog.client.servers import Servers
+from raftlog.client.watermark import Watermark
 from raftlog.errors import RaftlogError
-from raftlog.net.stream_ending import StreamEnding
-from raftlog.pb.log.v1 import log_pb2 as pb
 
 RECORD_OVERHEAD_BYTES: Final = 64  # an estimate of a record's share of the columns
+JOINED_TIME_LEFT_MIN: Final = (
+    0.9  # share of its time that a batch with a deadline must have left to be joined
+)
+IN_FLIGHT_LIMIT: Final = 128  # a server remembers twice as many batches of a producer, to know them again
+
+Value = bytes | Record
 
 
 class ProducerFull(RaftlogError):
@@ -47,10 +52,10 @@ class ProducerConfig:
     linger_ms: float = 1.0  # how long a record waits for company at most, while fewer batches are on the way
     batch_bytes_max: int = MIB
     batch_records_max: int = 10_000
-    in_flight_max: int = 4  # batches sent and not answered
+    in_flight_max: int = 4  # batches sent and not answered, at most IN_FLIGHT_LIMIT
     pending_bytes_max: int = 32 * MIB  # taken and not answered; beyond it `send` refuses, or blocks a thread
     compression: Compression = "none"  # of values, where it makes a batch smaller
-    answer_timeout_s: float = 30.0  # without any answer for so long, what is on the way fails
+    answer_timeout_s: float = 30.0  # sent again until there was no answer for so long; then it fails
 
     def __post_init__(self) -> None:
         Config(compression=self.compression)  # raises ValueError for one that there is not
@@ -61,70 +66,35 @@ class ProducerConfig:
         ):  # fmt: skip
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be positive")
-
-
-class _Batch:
-    """Records that are sent together. `done` is the offset of the first."""
-
-    __slots__ = ("bytes", "done", "sent_at", "values", "waiter")
-
-    def __init__(self) -> None:
-        self.values: list[bytes | Record] = []
-        self.bytes = 0
-        self.sent_at = 0.0  # by the loop's clock
-        self.done: Future[int] = Future()
-        self.done.set_running_or_notify_cancel()  # whoever gives up waiting cannot cancel it for the others
-        self.waiter: asyncio.Future[int] | None = None  # `done` for the loop that awaits it
-
-
-class Handle:
-    """A record on its way: `await handle` or `handle.result()` is its offset, once it is stored."""
-
-    __slots__ = ("_batch", "_number")
-
-    def __init__(self, batch: _Batch, number: int) -> None:
-        self._batch = batch
-        self._number = number
-
-    def __await__(self) -> Generator[Any, None, int]:
-        batch = self._batch
-        if not batch.done.done():
-            if batch.waiter is None:
-                batch.waiter = asyncio.wrap_future(batch.done)
-            yield from asyncio.shield(batch.waiter).__await__()  # one record's task may be cancelled alone
-        return batch.done.result() + self._number
-
-    def result(self, timeout_s: float | None = None) -> int:
-        """For threads; TimeoutError if it takes longer."""
-        return self._batch.done.result(timeout_s) + self._number
-
-    def done(self) -> bool:
-        return self._batch.done.done()
+        if self.in_flight_max > IN_FLIGHT_LIMIT:
+            raise ValueError(f"in_flight_max is {self.in_flight_max}; it must be at most {IN_FLIGHT_LIMIT}")
 
 
 class Producer:
     """Made by a client. `send` may be called from any thread; everything else runs in the client's event loop."""
 
-    def __init__(self, stub: Any, config: ProducerConfig) -> None:
-        self._stub = stub
+    def __init__(
+        self, servers: Servers, config: ProducerConfig, seen: Watermark, *, deadline_s: float | None = None
+    ) -> None:
+        """With `deadline_s` each batch fails that long after its first record was taken, whatever is answered."""
         self._config = config
+        self._seen = seen
+        self._deadline_s = deadline_s
         self._engine_config = Config(compression=config.compression)
         self._record_bytes_max = self._engine_config.record_bytes_max
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
-        self._wake = asyncio.Event()  # there may be something to send
-        self._in_flight: deque[_Batch] = deque()  # sent and not answered, in order
-        self._stream: Any = None
-        self._sender = self._loop.create_task(self._send_batches())
-        self._reader: asyncio.Task[None] | None = None  # of the open stream
 
         self._lock = threading.Lock()  # guards what follows
-        self._filling = _Batch()
+        self._filling = Batch()
         self._is_due = False  # the filling batch has waited long enough
-        self._full: deque[_Batch] = deque()  # waiting to be sent
+        self._full: deque[Batch] = deque()  # waiting to be sent
         self._pending_bytes = 0  # of records taken and not answered
         self._room_wakers: list[Waker] = []
         self._is_closed = False
+        self._pipeline = Pipeline(
+            servers, self, in_flight_max=config.in_flight_max, timeout_s=config.answer_timeout_s
+        )
 
     def send(self, value: bytes | Record) -> Handle:
         """Take a record, to be stored behind those sent before it by the same thread.
@@ -140,15 +110,12 @@ class Producer:
         size += RECORD_OVERHEAD_BYTES
         config = self._config
         with self._lock:
-            if self._pending_bytes + size > config.pending_bytes_max and self._pending_bytes:
-                raise ProducerFull(f"{self._pending_bytes} bytes wait to be stored")
-            if self._is_closed:
-                raise ProducerClosed("the producer is closed")
+            self._require_room(size)
             batch = self._filling
             number = len(batch.values)
             if number and (number >= config.batch_records_max or batch.bytes + size > config.batch_bytes_max):
                 self._full.append(batch)
-                batch = self._filling = _Batch()
+                batch = self._filling = Batch()
                 self._is_due = False
                 number = 0
             batch.values.append(value)
@@ -157,6 +124,59 @@ class Producer:
         if number == 0:
             self._call_in_loop(self._begin_linger, batch)
         return Handle(batch, number)
+
+    def send_batch(self, batch: RecordBatch | bytes, *, expected_offset: int | None = None) -> BatchHandle:
+        """Take records that are a batch already, to be stored as it is, all or none.
+
+        `bytes` are a frame, as RecordBatch.to_bytes() makes. Nothing is stored, and UnexpectedOffset told, if the first
+        record would not get `expected_offset`. Raises as `send`, BatchTooLarge and CorruptBatch.
+        """
+        if not isinstance(batch, RecordBatch):
+            batch = RecordBatch.from_bytes(bytes(batch))
+        taken = Batch()
+        taken.payload = batch.payload(self._engine_config)
+        check_payload(taken.payload, self._engine_config)
+        return BatchHandle(self._take(taken, expected_offset), len(batch))
+
+    def send_alone(self, values: Sequence[Value], *, expected_offset: int | None = None) -> BatchHandle:
+        """Take values as a batch of their own; else as `send_batch`."""
+        taken = Batch()
+        taken.payload = encode_batch(values, self._engine_config)
+        return BatchHandle(self._take(taken, expected_offset), len(values))
+
+    def _take(self, batch: Batch, expected_offset: int | None) -> Batch:
+        assert batch.payload is not None
+        batch.bytes = batch.payload.size + RECORD_OVERHEAD_BYTES
+        batch.expected_offset = expected_offset
+        with self._lock:
+            self._require_room(batch.bytes)
+            self._seal()
+            self._full.append(batch)
+            self._pending_bytes += batch.bytes
+        self._call_in_loop(self._begin, batch)
+        return batch
+
+    def _require_room(self, size: int) -> None:
+        if self._pending_bytes + size > self._config.pending_bytes_max and self._pending_bytes:
+            raise ProducerFull(f"{self._pending_bytes} bytes wait to be stored")
+        if self._is_closed:
+            raise ProducerClosed("the producer is closed")
+
+    def _seal(self) -> None:
+        """Let no more records join those that are waiting."""
+        if self._filling.values:
+            self._full.append(self._filling)
+            self._filling = Batch()
+            self._is_due = False
+
+    def seal_old(self) -> None:
+        """Let no more records join a batch that has little time left. For batches with a deadline."""
+        with self._lock:
+            deadline, whole_s = self._filling.deadline, self._deadline_s
+            if deadline is None or whole_s is None:
+                return
+            if deadline - self._loop.time() < JOINED_TIME_LEFT_MIN * whole_s:
+                self._seal()
 
     async def room(self) -> None:
         """Return when `send` has room again, at once if it has."""
@@ -190,10 +210,10 @@ class Producer:
         """Of the batches that were not answered; sends what waits."""
         with self._lock:
             self._is_due = True
-            batches = [*self._in_flight, *self._full]
+            batches = [*self._pipeline.in_flight(), *self._full]
             if self._filling.values:
                 batches.append(self._filling)
-        self._wake.set()
+        self._pipeline.wake()
         waiting = [asyncio.wrap_future(batch.done) for batch in batches]
         return await asyncio.gather(*waiting, return_exceptions=True)
 
@@ -205,28 +225,16 @@ class Producer:
         with self._lock:
             self._is_closed = True
         await self._outcomes()
-        self._sender.cancel()
-        if (stream := self._stream) is not None:  # all is answered, and the server has only to say goodbye
-            farewell = self._loop.create_task(stream.done_writing())
-            reader = self._reader
-            assert reader is not None
-            await asyncio.wait((farewell, reader), timeout=self._config.answer_timeout_s)
-            stream.cancel()
-            await asyncio.gather(farewell, reader, return_exceptions=True)
+        await self._pipeline.close()
 
     async def abandon(self) -> None:
         """Take no more, and fail at once what is not answered: as unknown what was sent."""
         with self._lock:
             self._is_closed = True
-        self._sender.cancel()
-        stream, self._stream = self._stream, None
-        if stream is not None:
-            stream.cancel()
-        self._fail_sent(CallFailed(grpc.StatusCode.CANCELLED, "the producer was abandoned", is_unknown=True))
-        self._fail_unsent(
-            CallFailed(grpc.StatusCode.CANCELLED, "the producer was abandoned before it was sent")
-        )
-        await asyncio.gather(self._sender, *filter(None, (self._reader,)), return_exceptions=True)
+        await self._pipeline.abandon(CallFailed(grpc.StatusCode.CANCELLED, "the producer was abandoned"))
+        error = CallFailed(grpc.StatusCode.CANCELLED, "the producer was abandoned before it was sent")
+        for batch in self.waiting():
+            self.settle(batch, error)
 
     # ── in the loop ─────────────────────────────────────────────────────────────────────────────────
 
@@ -236,125 +244,75 @@ class Producer:
         else:
             self._loop.call_soon_threadsafe(function, *args)
 
-    def _begin_linger(self, batch: _Batch) -> None:
+    def _begin_linger(self, batch: Batch) -> None:
         """A batch has its first record."""
-        self._wake.set()  # the one before it may be full
-        self._loop.call_later(self._config.linger_ms / 1000, self._end_linger, batch)
+        self._begin(batch)  # and the one before it may be full
+        if self._config.linger_ms:
+            self._loop.call_later(self._config.linger_ms / 1000, self._end_linger, batch)
+        else:
+            self._end_linger(batch)
 
-    def _end_linger(self, batch: _Batch) -> None:
+    def _begin(self, batch: Batch) -> None:
+        if self._deadline_s is not None:
+            batch.deadline = self._loop.time() + self._deadline_s
+            self._pipeline.arm(batch)
+        self._pipeline.wake()
+
+    def _end_linger(self, batch: Batch) -> None:
         with self._lock:
             self._is_due = self._is_due or self._filling is batch
-        self._wake.set()
+        self._pipeline.wake()
 
-    def _next_batch(self) -> _Batch | None:
-        """The batch to send now, if there is one and the window has room."""
-        if len(self._in_flight) >= self._config.in_flight_max:
-            return None
+    def take(self) -> Batch | None:
+        """The batch to send now, encoded, if there is one."""
+        while (batch := self._next_batch()) is not None:
+            try:
+                batch.encode(self._engine_config)
+            except Exception as error:  # noqa: BLE001  # whatever is wrong with a record, its handle tells
+                self.settle(batch, error)
+            else:
+                return batch
+        return None
+
+    def _next_batch(self) -> Batch | None:
         with self._lock:
             if self._full:
                 return self._full.popleft()
             if self._is_due and self._filling.values:
-                batch, self._filling = self._filling, _Batch()
+                batch, self._filling = self._filling, Batch()
                 self._is_due = False
                 return batch
         return None
 
-    async def _send_batches(self) -> None:
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            while (batch := self._next_batch()) is not None:
-                await self._send(batch)
-
-    async def _send(self, batch: _Batch) -> None:
-        try:
-            frame = wire_frame(encode_batch(batch.values, self._engine_config))
-        except Exception as error:  # noqa: BLE001  # whatever is wrong with a record, its handle tells
-            self._settle(batch, error)
-            return
-        if self._stream is None:
-            self._stream = self._stub.ProduceBatchStream()
-            ending = StreamEnding(self._stream)
-            self._reader = self._loop.create_task(self._read_answers(self._stream, ending))
-        batch.sent_at = self._loop.time()
-        self._in_flight.append(batch)
-        stream = self._stream
-        try:
-            await stream.write(pb.ProduceBatchRequest(batch=frame))
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError, asyncio.CancelledError):
-            if self._sender.cancelling():
-                raise
-            # The reader learns why, and tells those who wait.
-
-    async def _read_answers(self, stream: Any, ending: StreamEnding) -> None:
-        """Settle batches in the order in which they were sent, until the stream ends."""
-        error: Exception = CallFailed(
-            grpc.StatusCode.UNAVAILABLE, "the server ended the stream", is_unknown=True
-        )
-        try:
-            while True:
-                answer = await self._answer(stream)
-                if answer is EOF:
-                    break
-                self._settle(self._in_flight.popleft(), answer.first_offset)
-                self._wake.set()
-        except grpc.aio.AioRpcError as failed:
-            error = failure(await ending.truth(failed), is_produce=True)
-        except TimeoutError:
-            stream.cancel()
-            waited = self._config.answer_timeout_s
-            error = CallFailed(
-                grpc.StatusCode.DEADLINE_EXCEEDED, f"no answer for {waited} s", is_unknown=True
-            )
-            if self._is_closed:  # who closes is not to wait as long again for each window of batches
-                text = f"not sent: {error}"
-                self._fail_unsent(CallFailed(grpc.StatusCode.DEADLINE_EXCEEDED, text))
-        if self._stream is stream:
-            self._stream = None
-            self._fail_sent(error)
-        self._wake.set()
-
-    def _fail_sent(self, error: Exception) -> None:
-        """The first batch in flight fails with `error`. Those behind it may have been stored."""
-        while self._in_flight:
-            self._settle(self._in_flight.popleft(), error)
-            if isinstance(error, CallFailed):
-                error = error.of_what_was_sent_behind()
-
-    def _fail_unsent(self, error: CallFailed) -> None:
+    def waiting(self) -> list[Batch]:
+        """Batches that were not taken yet, in order."""
         with self._lock:
-            batches, self._full = [*self._full, self._filling], deque()
-            self._filling = _Batch()
-        for batch in batches:
-            if batch.values:
-                self._settle(batch, error)
+            return [*self._full, *((self._filling,) if self._filling.values else ())]
 
-    async def _answer(self, stream: Any) -> Any:
-        """The next answer; TimeoutError if none comes for too long while something is on the way."""
-        asked_at = self._loop.time()
-        read = asyncio.ensure_future(stream.read())
-        while True:
-            sent_at = self._in_flight[0].sent_at if self._in_flight else self._loop.time()
-            left = max(asked_at, sent_at) + self._config.answer_timeout_s - self._loop.time()
-            if left <= 0:
-                read.cancel()
-                raise TimeoutError
-            done, _ = await asyncio.wait((read,), timeout=left)
-            if done:
-                return read.result()
+    def is_closing(self) -> bool:
+        return self._is_closed
 
-    def _settle(self, batch: _Batch, outcome: int | Exception) -> None:
+    def settle(self, batch: Batch, outcome: int | Exception) -> None:
+        """A batch is done, taken or not: the offset of its first record, or why there is none."""
         with self._lock:
+            if batch.place is None:  # else it was taken, as nearly all are
+                self._forget(batch)
             self._pending_bytes -= batch.bytes
             wakers: list[Waker] = []
             if self._pending_bytes <= self._config.pending_bytes_max // 2:
                 wakers, self._room_wakers = self._room_wakers, []
-        if isinstance(outcome, Exception):
-            batch.done.set_exception(outcome)
-        else:
-            batch.done.set_result(outcome)
+        if isinstance(outcome, int):
+            self._seen.saw(outcome + batch.count)
+        batch.settle(outcome)
         for wake in wakers:
             wake()
+
+    def _forget(self, batch: Batch) -> None:
+        """Of one that waits."""
+        if batch is self._filling:
+            self._filling = Batch()
+        elif batch in self._full:
+            self._full.remove(batch)
 
 
 def size_of(record: Record) -> int:

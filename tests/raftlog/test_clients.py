@@ -22,9 +22,11 @@ from logstore.filesystem import OsFile
 from logstore.frame import wire_frame
 from raftlog import Client, ProducerConfig, TlsFiles
 from raftlog.agent import Agent
-from raftlog.client.async_client import Bounds, Patience, Server
+from raftlog.client.answers import Bounds, Server
+from raftlog.client.batch import Handle
 from raftlog.client.failures import CallFailed
-from raftlog.client.producer import Handle, ProducerClosed, ProducerFull
+from raftlog.client.patience import Patience
+from raftlog.client.producer import ProducerClosed, ProducerFull
 from raftlog.errors import TlsError
 from tests.raftlog.serving import client_of, config_of, run, serving
 
@@ -336,11 +338,11 @@ def test_patience_begins_with_the_first_failure_however_long_the_tail_was_idle(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr("raftlog.client.async_client.time.monotonic", lambda: now[0])
-    monkeypatch.setattr("raftlog.client.async_client.RETRY_FIRST_S", 0.0)
+    monkeypatch.setattr("raftlog.client.patience.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("raftlog.client.patience.PAUSE_S_MIN", 0.0)
 
     async def scenario() -> None:
-        patience = Patience(10.0)
+        patience = Patience(10.0, is_stream=True)
         now[0] = 3600.0
         assert await patience.wait()
         now[0] += 10.1
