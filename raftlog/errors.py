@@ -62,7 +62,7 @@ class InvalidRecord(RaftlogError):
 
 
 class InvalidRequest(RaftlogError):
-    """The caller's request lacks something, or has it in a form that is not understood. Nothing changed."""
+    """The caller asked for what cannot be. Nothing changed; the same request fails again."""
 
 
 class ServerStopping(RaftlogError):
@@ -144,13 +144,13 @@ class MembershipRefused(RaftlogError):
     """The membership cannot be changed so, or not now. Nothing changed."""
 
 
+class NotSupported(RaftlogError):
+    """The engine that this cluster runs on cannot do that, at this server or at all. Nothing changed."""
+
+
 class IdentityError(RaftlogError):
     """A data directory is not that of this node or cluster, or is damaged. Nothing was started."""
 
 
 class NodeFailed(RaftlogError):
     """This server's disk or log failed: it takes part in the cluster no more until it is restarted."""
-
-
-class InvalidRequest(RaftlogError):
-    """The caller asked for what cannot be. Nothing changed; the same request fails again."""

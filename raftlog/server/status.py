@@ -44,6 +44,7 @@ STATUS_CODES: Final[tuple[tuple[type[Exception], grpc.StatusCode, int | None], .
     (errors.NotCaughtUp, Code.UNAVAILABLE, 100),
     (errors.NodeFailed, Code.UNAVAILABLE, 5_000),  # somebody has to restart the server
     (errors.ServerStopping, Code.UNAVAILABLE, 1_000),
+    (errors.NotSupported, Code.UNIMPLEMENTED, None),
     (errors.InvalidRecord, Code.INVALID_ARGUMENT, None),
     (errors.InvalidRequest, Code.INVALID_ARGUMENT, None),
     (logstore.OffsetOutOfRange, Code.OUT_OF_RANGE, None),
@@ -59,7 +60,7 @@ STATUS_CODES: Final[tuple[tuple[type[Exception], grpc.StatusCode, int | None], .
     (logstore.LogPoisoned, Code.UNAVAILABLE, 5_000),  # somebody has to restart the server
     (logstore.LogClosed, Code.UNAVAILABLE, 1_000),  # it is about to restart
 )
-NO_LEADER_PUSHBACK_MS: Final = 100  # an election takes some of these
+NO_LEADER_PUSHBACK_MS: Final = 100  # where nobody can be named who leads: an election takes some of these
 
 REASONS: Final[dict[type[errors.ProduceRefused], pb.ProduceRefused.Reason.ValueType]] = {
     errors.UnexpectedOffset: pb.ProduceRefused.EXPECTED_OFFSET,
@@ -77,7 +78,7 @@ def status_of(error: Exception) -> Status | None:
     if known is None:
         return None
     _, code, pushback_ms = known
-    if isinstance(error, errors.NotLeader) and not error.leader_id:
+    if isinstance(error, errors.NotLeader) and not error.leader_addr:
         code, pushback_ms = Code.UNAVAILABLE, NO_LEADER_PUSHBACK_MS
     metadata: list[tuple[str, str | bytes]] = []
     detail = _detail_of(error)

@@ -22,6 +22,8 @@ CASES: list[tuple[Exception, grpc.StatusCode, str | None, Message | None]] = [
         pb.NotLeader(leader_id="two", leader_addr="two:8400"),
     ),
     (errors.NotLeader(), Code.UNAVAILABLE, "100", pb.NotLeader()),
+    (errors.NotLeader("two", ""), Code.UNAVAILABLE, "100", pb.NotLeader(leader_id="two")),
+    (errors.NotSupported("not here"), Code.UNIMPLEMENTED, None, None),
     (
         errors.UnexpectedOffset(5, 7),
         Code.FAILED_PRECONDITION,
