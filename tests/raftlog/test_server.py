@@ -35,7 +35,7 @@ from raftlog import AsyncClient, TlsFiles
 from raftlog.agent import Agent
 from raftlog.client.connection import open_channel, stub_of
 from raftlog.client.failures import CallFailed
-from raftlog.errors import ListenError, PolicyError
+from raftlog.errors import IdentityError, ListenError, PolicyError
 from raftlog.net.certificates import CertificatePlan, init_folder
 from raftlog.pb.log.v1 import log_pb2 as pb
 from raftlog.server import acl
@@ -202,6 +202,7 @@ def test_an_error_of_ours_is_internal_and_says_nothing_of_its_cause(
 
     async def scenario() -> None:
         async with serving(tmp_path, certificates) as agent, stub(agent, certificates) as log:
+            await log.Produce(produce(b"x"))
             error = await status_of(log.Consume(pb.ConsumeRequest()))
             assert error.code() is grpc.StatusCode.INTERNAL
             assert "secret" not in (error.details() or "")
@@ -323,7 +324,7 @@ def test_a_client_of_proglog_produces_consumes_and_lists_servers(tmp_path: Path,
             answers = [one.offset async for one in produce_many(iter([request_of(b"1"), request_of(b"2")]))]
             assert answers == [1, 2]
             one = await consume_one(its["ConsumeRequest"](offset=1))
-            assert (one.record.value, one.record.offset, one.record.term, one.record.type) == (b"1", 1, 0, 0)
+            assert (one.record.value, one.record.offset, one.record.term, one.record.type) == (b"1", 1, 1, 0)
             tail = consume_many(its["ConsumeRequest"](offset=1))
             assert [(await tail.read()).record.value for _ in range(2)] == [b"1", b"2"]
             tail.cancel()
@@ -364,11 +365,7 @@ async def health_of(channel: grpc.aio.Channel) -> int:
     return int((await check(health_pb2.HealthCheckRequest(), timeout=CALL_S_MAX)).status)
 
 
-def test_a_log_that_refuses_writes_is_not_serving(
-    tmp_path: Path, certificates: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("raftlog.agent.CHECK_INTERVAL_S", 0.01)
-
+def test_a_log_that_refuses_writes_is_not_serving(tmp_path: Path, certificates: Path) -> None:
     async def scenario() -> None:
         async with (
             serving(tmp_path, certificates, health_port=0, sync="always") as agent,
@@ -456,7 +453,7 @@ def test_a_port_in_use_is_named_and_nothing_stays_open(tmp_path: Path, certifica
 def test_a_second_server_on_the_same_data_says_who_has_them(tmp_path: Path, certificates: Path) -> None:
     async def scenario() -> None:
         async with serving(tmp_path, certificates):
-            with pytest.raises(logstore.LogLocked, match=f"process {os.getpid()}"):
+            with pytest.raises(IdentityError, match=f"process {os.getpid()}"):
                 await Agent(config_of(tmp_path, certificates)).__aenter__()
 
     run(scenario())
