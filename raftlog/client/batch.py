@@ -13,7 +13,7 @@ import numpy as np
 from logstore import Record
 from logstore.checksum import crc32c
 from logstore.config import Config
-from logstore.encode import encode_batch
+from logstore.encode import encode_batch, encode_value
 from logstore.filesystem import BytesLike
 from logstore.frame import Payload, wire_frame
 
@@ -44,11 +44,13 @@ class Batch:
     """Records that are sent together. `done` is the offset of the first."""
 
     __slots__ = (
-        "bytes", "count", "deadline", "done", "expected_offset", "may_be_stored", "payload", "place", "sent_at",
+        "bytes", "count", "deadline", "done", "expected_offset", "home", "may_be_stored", "payload", "place", "sent_at",
         "values", "waiter",
     )  # fmt: skip
 
-    def __init__(self) -> None:
+    def __init__(self, home: asyncio.AbstractEventLoop) -> None:
+        """`home` is the loop in which it will be settled."""
+        self.home = home
         self.values: list[bytes | Record] = []  # until it is encoded
         self.payload: Payload | None = None  # from then on, until it is settled
         self.count = 0  # of records, once it is encoded
@@ -60,12 +62,16 @@ class Batch:
         self.may_be_stored = False  # it was sent, and that server did not say what became of it
         self.done: Future[int] = Future()
         self.done.set_running_or_notify_cancel()  # whoever gives up waiting cannot cancel it for the others
-        self.waiter: asyncio.Future[int] | None = None  # `done` for the loop that awaits it
+        self.waiter: asyncio.Future[None] | None = None  # of all that await `done` in its home
 
     def encode(self, config: Config) -> None:
         """Make the payload; raises what is wrong with a record."""
         if self.payload is None:
-            self.payload = encode_batch(self.values, config)
+            first = self.values[0]
+            if len(self.values) == 1 and isinstance(first, bytes):
+                self.payload = encode_value(first, config)
+            else:
+                self.payload = encode_batch(self.values, config)
             self.values = []
         self.count = self.payload.record_count
 
@@ -75,23 +81,20 @@ class Batch:
             self.done.set_exception(outcome)
         else:
             self.done.set_result(outcome)
+        if self.waiter is not None:
+            self.waiter.set_result(None)
 
 
-class _Wait:
-    """Awaits a batch; the task of one who waits may be cancelled alone."""
-
-    __slots__ = ("_batch",)
-
-    def __init__(self, batch: Batch) -> None:
-        self._batch = batch
-
-    def __await__(self) -> Generator[Any, None, int]:
-        batch = self._batch
-        if not batch.done.done():
+def _wait(batch: Batch) -> Generator[Any, None, int]:
+    """The first offset, awaited; the task of one who waits may be cancelled alone."""
+    if not batch.done.done():
+        if asyncio.get_running_loop() is not batch.home:
+            yield from asyncio.shield(asyncio.wrap_future(batch.done)).__await__()
+        else:
             if batch.waiter is None:
-                batch.waiter = asyncio.wrap_future(batch.done)
+                batch.waiter = batch.home.create_future()
             yield from asyncio.shield(batch.waiter).__await__()
-        return batch.done.result()
+    return batch.done.result()
 
 
 class Handle:
@@ -104,7 +107,7 @@ class Handle:
         self._number = number
 
     def __await__(self) -> Generator[Any, None, int]:
-        return (yield from _Wait(self._batch).__await__()) + self._number
+        return (yield from _wait(self._batch)) + self._number
 
     def result(self, timeout_s: float | None = None) -> int:
         """For threads; TimeoutError if it takes longer."""
@@ -129,7 +132,7 @@ class BatchHandle:
         self._count = count
 
     def __await__(self) -> Generator[Any, None, tuple[int, int]]:
-        first = yield from _Wait(self._batch).__await__()
+        first = yield from _wait(self._batch)
         return first, first + self._count
 
     def result(self, timeout_s: float | None = None) -> tuple[int, int]:

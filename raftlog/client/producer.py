@@ -86,7 +86,7 @@ class Producer:
         self._loop_thread = threading.get_ident()
 
         self._lock = threading.Lock()  # guards what follows
-        self._filling = Batch()
+        self._filling = Batch(self._loop)
         self._is_due = False  # the filling batch has waited long enough
         self._full: deque[Batch] = deque()  # waiting to be sent
         self._pending_bytes = 0  # of records taken and not answered
@@ -110,12 +110,13 @@ class Producer:
         size += RECORD_OVERHEAD_BYTES
         config = self._config
         with self._lock:
-            self._require_room(size)
+            if self._is_closed or self._pending_bytes + size > config.pending_bytes_max:
+                self._require_room(size)
             batch = self._filling
             number = len(batch.values)
             if number and (number >= config.batch_records_max or batch.bytes + size > config.batch_bytes_max):
                 self._full.append(batch)
-                batch = self._filling = Batch()
+                batch = self._filling = Batch(self._loop)
                 self._is_due = False
                 number = 0
             batch.values.append(value)
@@ -133,14 +134,14 @@ class Producer:
         """
         if not isinstance(batch, RecordBatch):
             batch = RecordBatch.from_bytes(bytes(batch))
-        taken = Batch()
+        taken = Batch(self._loop)
         taken.payload = batch.payload(self._engine_config)
         check_payload(taken.payload, self._engine_config)
         return BatchHandle(self._take(taken, expected_offset), len(batch))
 
     def send_alone(self, values: Sequence[Value], *, expected_offset: int | None = None) -> BatchHandle:
         """Take values as a batch of their own; else as `send_batch`."""
-        taken = Batch()
+        taken = Batch(self._loop)
         taken.payload = encode_batch(values, self._engine_config)
         return BatchHandle(self._take(taken, expected_offset), len(values))
 
@@ -166,7 +167,7 @@ class Producer:
         """Let no more records join those that are waiting."""
         if self._filling.values:
             self._full.append(self._filling)
-            self._filling = Batch()
+            self._filling = Batch(self._loop)
             self._is_due = False
 
     def seal_old(self) -> None:
@@ -279,7 +280,7 @@ class Producer:
             if self._full:
                 return self._full.popleft()
             if self._is_due and self._filling.values:
-                batch, self._filling = self._filling, Batch()
+                batch, self._filling = self._filling, Batch(self._loop)
                 self._is_due = False
                 return batch
         return None
@@ -310,7 +311,7 @@ class Producer:
     def _forget(self, batch: Batch) -> None:
         """Of one that waits."""
         if batch is self._filling:
-            self._filling = Batch()
+            self._filling = Batch(self._loop)
         elif batch in self._full:
             self._full.remove(batch)
 
