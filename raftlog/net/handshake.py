@@ -28,6 +28,7 @@ HELLO: Final = 1  # types of frames
 WELCOME: Final = 2
 REFUSAL: Final = 3
 MESSAGE: Final = 4  # of Raft, once both have agreed
+PYSYNCOBJ_MESSAGE: Final = 5  # of the other engine
 
 TEXT_CHARACTERS_MAX: Final = 300  # of a name, id or address: enough for a host name of 253 and a port
 REASON_CHARACTERS_MAX: Final = 500
