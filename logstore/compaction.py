@@ -26,6 +26,7 @@ from logstore.frame import (
     parse_frame_header,
 )
 from logstore.record import Record
+from logstore.removing import replace
 from logstore.segment import Segment, write_store
 from logstore.walk import Item
 from logstore.writer import Writer
@@ -132,7 +133,7 @@ def _compact_segment(
 
     before = segment.store_bytes
     new = write_store(segment.directory, segment.header, rewritten(), segment.tail)
-    writer.replace(segment, new)
+    replace(writer, segment, new)
     done.bytes_freed += before - new.store_bytes
     new.seal()
 

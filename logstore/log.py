@@ -14,7 +14,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Final, Self
 from weakref import WeakSet
 
-from logstore import mending, reading, replication
+from logstore import mending, reading, removing, replication
 from logstore.append_queue import AppendQueue
 from logstore.appender import NO_ROOM
 from logstore.batch import OFFSET_LIMIT, RecordBatch
@@ -458,7 +458,7 @@ class Log:
         """
         writer = self._writer
         with writer.maintenance():
-            return writer.remove_oldest(replication.count_below(writer, lowest, below_index))
+            return removing.remove_oldest(writer, replication.count_below(writer, lowest, below_index))
 
     def base_after(self, lowest: int, *, below_index: int | None = None) -> Base:
         """What `base` would be after `truncate` with these arguments."""
@@ -471,7 +471,7 @@ class Log:
         Range: start <= end <= the end of what was appended, else OffsetOutOfRange and nothing changed. Readers
         past `end` raise on their next read. Source: Raft dissertation 3.5 (conflicting entries).
         """
-        return self._writer.truncate_suffix(end)
+        return removing.truncate_suffix(self._writer, end)
 
     def apply_retention(self, *, dry_run: bool = False, limits: Config | None = None) -> list[Decision]:
         """Remove the segments that `retention_*_max` no longer allows; why each goes or stays.
@@ -486,7 +486,7 @@ class Log:
         writer = self._writer
         with writer.maintenance():
             decisions = decide_retention(writer.layout.segments, limits, now=self._clock())
-            writer.remove_oldest(sum(not decision.stays for decision in decisions))
+            removing.remove_oldest(writer, sum(not decision.stays for decision in decisions))
             return decisions
 
     def compact(self, *, end: int | None = None, dry_run: bool = False) -> Compaction:
@@ -513,7 +513,7 @@ class Log:
             raise ValueError(
                 f"a log cannot start at offset {base.offset}, after entry {base.index} of term {base.term}"
             )
-        self._writer.begin_at(base)
+        removing.begin_at(self._writer, base)
 
     def remove(self) -> None:
         """Close the log and delete its files; the directory too, unless it holds others."""
@@ -605,7 +605,7 @@ class Log:
 
     def truncate_entries(self, index: int) -> int:
         """Forget entry `index` and all after it, and return the bytes freed. Durable on return."""
-        return self._writer.truncate_entries(index)
+        return removing.truncate_entries(self._writer, index)
 
 
 def _only_value(batch: Batch) -> bytes | None:

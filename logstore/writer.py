@@ -23,13 +23,12 @@ from logstore.config import Config
 from logstore.directory import Directory
 from logstore.encode import encode_value
 from logstore.entry import Unstamped
-from logstore.errors import DiskFull, IndexOutOfRange, LogClosed, LogError, LogPoisoned, OffsetOutOfRange
-from logstore.frame import Base, Payload
+from logstore.errors import DiskFull, IndexOutOfRange, LogClosed, LogError, LogPoisoned
+from logstore.frame import Payload
 from logstore.group_commit import GroupCommit
 from logstore.layout import Layout
-from logstore.opening import NO_CONFIGURATION, Configuration, Opened, begin_log
+from logstore.opening import Configuration, Opened
 from logstore.segment import Segment
-from logstore.truncation import cut_segment, find_configuration
 from logstore.waking import Waker
 from logstore.walk import Tail
 
@@ -75,8 +74,8 @@ class Writer:
         clock: Callable[[], int],
         on_full_segment: Callable[[], None],
     ) -> None:
-        self._directory = directory
-        self._config = config
+        self.directory = directory
+        self.config = config
         self._is_synced = config.sync == "always"
         self._on_full_segment = on_full_segment
         self._maintenance = threading.RLock()
@@ -120,6 +119,11 @@ class Writer:
         return None if self._refusal is None else self._refusal()
 
     @property
+    def spares(self) -> list[str]:
+        """Paths of stores to be overwritten."""
+        return self._appender.spares
+
+    @property
     def configuration(self) -> Configuration:
         return self._appender.configuration
 
@@ -128,7 +132,7 @@ class Writer:
     def append_value(self, value: bytes) -> int:
         """The offset of a record that is only a value."""
         if self._is_synced:
-            return _first(self._commits.submit([encode_value(value, self._config)]))
+            return _first(self._commits.submit([encode_value(value, self.config)]))
         with self._lock:
             try:
                 if self._refusal is not None:
@@ -142,11 +146,11 @@ class Writer:
             except BaseException as error:
                 self._note_failure(error)
                 raise
-        return self.append_one(encode_value(value, self._config))
+        return self.append_one(encode_value(value, self.config))
 
     def is_quick(self, size: int) -> bool:
         """Whether so many bytes can be appended without a sync and without a new segment."""
-        config = self._config
+        config = self.config
         room = config.segment_bytes_max - self.layout.active.end_position - AROUND_BYTES_MAX
         return not self._is_synced and size <= room and len(self._unsynced) < config.unsealed_segments_max
 
@@ -173,7 +177,7 @@ class Writer:
     def _request(self, request: list[Payload] | _Entries) -> Outcomes:
         if self._is_synced:
             return self._commits.submit(request)
-        while len(unsynced := self._unsynced) >= self._config.unsealed_segments_max:
+        while len(unsynced := self._unsynced) >= self.config.unsealed_segments_max:
             self.make_durable(unsynced[0].end_index - 1)
         with self._lock:
             outcomes = self._write([request])[0]
@@ -238,7 +242,7 @@ class Writer:
         if isinstance(error, LogPoisoned):
             self._poison(error)
         elif not isinstance(error, LogError):
-            self._poison(LogPoisoned(f"{self._directory.path}: an append was interrupted by {error!r}"))
+            self._poison(LogPoisoned(f"{self.directory.path}: an append was interrupted by {error!r}"))
 
     def _take_in(self, segment: Segment) -> None:
         """The appender has begun a new segment."""
@@ -277,7 +281,7 @@ class Writer:
                 segment.file.sync()
         except OSError as error:
             with self._lock:
-                raise self._poison(LogPoisoned(f"{self._directory.path}: a sync failed: {error}")) from error
+                raise self._poison(LogPoisoned(f"{self.directory.path}: a sync failed: {error}")) from error
         with self._lock:
             self._appender.durable_index = ends.next_index - 1
             self._unsynced = [one for one in self._unsynced if one.end_index > ends.next_index]
@@ -287,13 +291,13 @@ class Writer:
     def _poison(self, error: LogPoisoned) -> LogPoisoned:
         """Refuse writes from now on: nobody knows what the disk holds. See docs/GUARANTEES.md."""
         if self._refusal is None:
-            log.error("log poisoned path=%s reason=%s", self._directory.path, error)
+            log.error("log poisoned path=%s reason=%s", self.directory.path, error)
             self._refusal = lambda: LogPoisoned(f"{error}; open the log again to learn what is on disk")
             self._wake()
         return error
 
     @contextmanager
-    def _exclusive(self) -> Iterator[None]:
+    def exclusive(self) -> Iterator[None]:
         """Nothing is written or synced meanwhile."""
         with self._commits.alone(), self._lock:
             yield
@@ -303,17 +307,17 @@ class Writer:
 
         LogPoisoned if that cannot be said; the log is closed all the same.
         """
-        with self._maintenance, self._exclusive():
+        with self._maintenance, self.exclusive():
             failure = self.failure
             self.is_closed = True
-            self._refusal = lambda: LogClosed(f"{self._directory.path} is closed")
+            self._refusal = lambda: LogClosed(f"{self.directory.path} is closed")
             try:
                 if failure is not None:
                     raise failure
                 self._seal_off()
             except OSError as error:
                 raise LogPoisoned(
-                    f"{self._directory.path}: closing could not sync everything: {error}"
+                    f"{self.directory.path}: closing could not sync everything: {error}"
                 ) from error
             finally:
                 self._wake()
@@ -336,7 +340,7 @@ class Writer:
                 self._appender.active.file.sync()
         except DiskFull as error:
             log.warning(
-                "no room for the last mark path=%s error=%s; nothing is lost", self._directory.path, error
+                "no room for the last mark path=%s error=%s; nothing is lost", self.directory.path, error
             )
 
     # ── readers ─────────────────────────────────────────────────────────────────────────────────────
@@ -381,17 +385,15 @@ class Writer:
             except OSError as error:
                 if error.errno not in NO_ROOM:
                     raise
-                raise DiskFull(f"{self._directory.path}: no room: {error}; no record is concerned") from error
+                raise DiskFull(f"{self.directory.path}: no room: {error}; no record is concerned") from error
 
     @contextmanager
-    def _poisoning(self, act: str, *, is_locked: bool = False) -> Iterator[None]:
+    def poisoning(self, act: str, *, is_locked: bool = False) -> Iterator[None]:
         """Whatever ends the act early, an interrupt too, leaves it unknown what is on disk."""
         try:
             yield
         except BaseException as error:
-            reason = LogPoisoned(
-                f"{self._directory.path}: {act} failed half way: {str(error) or repr(error)}"
-            )
+            reason = LogPoisoned(f"{self.directory.path}: {act} failed half way: {str(error) or repr(error)}")
             with nullcontext() if is_locked else self._lock:
                 self._poison(reason)
             if isinstance(error, (OSError, LogPoisoned)):
@@ -407,122 +409,36 @@ class Writer:
                         self.make_durable(segment.end_index - 1)
                         segment.seal()
 
-    def remove_oldest(self, count: int) -> int:
-        """Remove the first `count` segments, never the active one, and return the bytes freed or recycled."""
-        with self.maintenance():
-            segments = self.layout.segments
-            assert 0 <= count < len(segments)
-            if not count:
-                return 0
-            self.make_durable(segments[count - 1].end_index - 1)
-            with self._poisoning("a removal of segments"):  # going on to later ones would leave a gap
-                segments[
-                    count
-                ].file.sync()  # its header says where the log starts; that must outlive the others
-                with self._lock:
-                    self.layout = Layout.of(self.layout.segments[count:])
-                    self.epoch += 1
-                freed = 0
-                for segment in segments[:count]:  # oldest first, each durably, so that no crash leaves a gap
-                    freed += segment.file.size()
-                    self._retire(segment)
-                return freed
-
-    def _retire(self, segment: Segment) -> None:
-        """Remove the files of a segment that nobody reads any more, or keep its store to be overwritten."""
-        fs = self._directory.fs
-        is_worth_keeping = segment.file.size() >= self._config.segment_bytes_max // 2
-        if is_worth_keeping and len(self._appender.spares) < self._config.spare_segments_max:
-            spare = self._directory.spare_path(segment.base_index)
-            fs.rename(segment.store_path, spare)
-        else:
-            spare = None
-            fs.remove(segment.store_path)
-        self._directory.remove_if_exists(segment.index_path)
-        self._directory.sync()
-        if spare is not None:
-            self._appender.spares.append(spare)
-
-    def replace(self, old: Segment, new: Segment) -> None:
-        """Use `new`, which holds the same entries in a complete temporary file, from now on. Durable on return."""
-        with self._poisoning("a replacement of a segment"):
-            self._directory.put_in_place(old.store_path)
-            new.file.path = old.store_path
-            with self._lock:
-                self.layout = Layout.of(tuple(new if one is old else one for one in self.layout.segments))
-
-    def truncate_suffix(self, end: int) -> int:
-        """Forget every record at or above offset `end`; returns the bytes freed. Durable on return."""
-        with self.maintenance(), self._exclusive():
-            layout, log_end = self.layout, self._appender.active.end_offset
-            if not layout.start <= end <= log_end:
-                raise OffsetOutOfRange(end, layout.start, log_end)
-            if end == log_end:
-                return 0
-            segment = layout.segments[layout.at_offset(end)]
-            row = segment.index.find(end, segment.end_offset)[0]
-            return self._cut(segment, row, end)
-
-    def truncate_entries(self, index: int) -> int:
-        """Forget entry `index` and all after it; returns the bytes freed. Durable on return."""
-        with self.maintenance(), self._exclusive():
-            if index == self.last_index + 1:
-                return 0
-            segment = self.layout.at_index(index)
-            row = index - segment.base_index
-            return self._cut(segment, row, segment.index.offset(row))
-
-    def _cut(self, segment: Segment, row: int, end: int) -> int:
-        """Forget the entries from `row` of `segment` on; of that one keep its records below `end`."""
-        if self._refusal is not None:
-            raise self._refusal()
-        if end > segment.index.offset(row):
-            segment.item(row)  # CorruptLog while nothing has changed yet
-        segment.tail_before(row)
-        layout = self.layout
-        kept = layout.segments[: layout.segments.index(segment)]
-        freed = sum(one.file.size() for one in layout.segments[len(kept) :])
-        with self._poisoning("a truncation", is_locked=True):
-            self._announce_cut(end)
-            for later in reversed(layout.segments[len(kept) + 1 :]):  # newest first: a crash leaves no gap
-                self._directory.fs.remove(later.store_path)
-                self._directory.remove_if_exists(later.index_path)
-                self._directory.sync()
-            active = cut_segment(segment, row, end)
-            self._unsynced = [one for one in self._unsynced if one in kept]
-            self.layout = Layout.of((*kept, active))
-            appender = self._appender
-            appender.durable_index = min(appender.durable_index, active.end_index - 1)
-            if appender.configuration.entry_index >= active.end_index:
-                appender.configuration = find_configuration(active)
-            appender.go_on_in(active)
+    def forget_oldest(self, count: int) -> None:
+        """Go on without the first `count` segments, whose files may be changed from now on."""
+        with self._lock:
+            self.layout = Layout.of(self.layout.segments[count:])
             self.epoch += 1
-        self._wake()
-        return freed - active.file.size()
 
-    def _announce_cut(self, end: int) -> None:
+    def put_in_place_of(self, old: Segment, new: Segment) -> None:
+        """Read from `new`, which holds the same entries as `old`."""
+        with self._lock:
+            self.layout = Layout.of(tuple(new if one is old else one for one in self.layout.segments))
+
+    def announce_cut(self, end: int) -> None:
+        """Tell readers that records from `end` on are about to go; `go_on_in` follows. Within `exclusive`."""
         self.end = min(self.end, max(end, self.layout.start))
         self.cuts = (*self.cuts[1 - CUTS_MAX :], Cut(self.epoch + 2, end))
         self.epoch += 1  # and once more when it is done
 
-    def begin_at(self, base: Base) -> None:
-        """Forget everything: an empty log whose next entry follows `base`. Durable on return."""
-        with self.maintenance(), self._exclusive(), self._poisoning("a new beginning", is_locked=True):
-            self._announce_cut(0)
-            while self._appender.spares:  # they hold entries with the numbers that come again now
-                self._directory.fs.remove(self._appender.spares.pop())
-            for segment in reversed(self.layout.segments):  # newest first: a crash leaves no gap
-                self._directory.fs.remove(segment.store_path)
-                self._directory.remove_if_exists(segment.index_path)
-                self._directory.sync()
-            first = begin_log(self._directory, base)
-            self._unsynced = []
-            self.layout = Layout.of((first,))
-            self._appender.durable_index = base.index
-            self._appender.configuration = NO_CONFIGURATION
-            self._appender.go_on_in(first)
-            self.epoch += 1
-            self._publish(base.offset)
+    def go_on_in(
+        self, active: Segment, kept: Sequence[Segment], *, durable_index: int, configuration: Configuration
+    ) -> None:
+        """Append to `active` from now on, behind the segments that were kept. Within `exclusive`."""
+        self._unsynced = [one for one in self._unsynced if one in kept]
+        self.layout = Layout.of((*kept, active))
+        self._appender.durable_index = durable_index
+        self._appender.configuration = configuration
+        self._appender.go_on_in(active)
+        self.epoch += 1
+        if not kept and active.end_index == active.base_index:  # a log without records may start anywhere
+            self.end = active.end_offset
+        self._wake()
 
 
 def _first(outcomes: Outcomes) -> int:

@@ -348,7 +348,7 @@ def test_record_below_a_truncation_that_is_being_done_is_read_right(log: Log) ->
         return cut_segment(segment, row, end)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("logstore.writer.cut_segment", read_meanwhile)
+        patch.setattr("logstore.removing.cut_segment", read_meanwhile)
         log.truncate_suffix(1)
 
     assert found == [b"aa", b"aa", [b"aa"]]
@@ -364,7 +364,7 @@ def test_follower_that_looks_during_a_truncation_is_overtaken_by_it(log: Log) ->
         return cut_segment(segment, row, end)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("logstore.writer.cut_segment", follow_meanwhile)
+        patch.setattr("logstore.removing.cut_segment", follow_meanwhile)
         log.truncate_suffix(1)
     log.append_batch([b"B", b"C", b"D"])
 
