@@ -39,7 +39,7 @@ from raftlog.net.outbound import Outbound
 from raftlog.net.quiet_log import QuietLog
 from raftlog.net.stream_layer import StreamLayer, Unreachable
 from raftlog.net.throttle import Throttle
-from raftlog.raft.messages import Append, Message, SnapshotChunk
+from raftlog.raft.messages import Append, SnapshotChunk
 from raftlog.wire.frames import HEADER_BYTES, Frame, frame_header
 from raftlog.wire.raft_messages import BadMessage, decode, encode
 
@@ -116,7 +116,7 @@ class PeerLinks:
         identity: Identity,
         stream_layer: StreamLayer,
         addresses: Mapping[NodeId, tuple[str, str]],
-        on_message: Callable[[NodeId, Message], None],
+        on_message: Callable[[NodeId, Any], None],
         on_unreachable: Callable[[NodeId], None],
         *,
         on_cluster: Callable[[str], None] | None = None,
@@ -213,7 +213,7 @@ class PeerLinks:
 
     # ── sending ──
 
-    def send(self, to: NodeId, message: Message, *, is_catch_up: bool = False) -> None:
+    def send(self, to: NodeId, message: Any, *, is_catch_up: bool = False) -> None:
         """Send it as soon as it can be done, or drop it and call `on_unreachable`; never waits.
 
         `is_catch_up`: entries that `to` is far behind of, which the throttle may hold back.

@@ -1,0 +1,237 @@
+"""PySyncObj without its threads, sockets, files, dumps and pickles.
+
+What is overridden here are private parts of one version of the package. Commands are bytes of our own (codec.py), so
+every place that would unpickle one is replaced; the rest of the algorithm is the package's, with its faults. Two things
+are done for it, because readers have seen what was applied:
+
+- An append that begins below what is committed here is shortened to what comes behind it. PySyncObj would cut off and
+  write again entries that were applied (it does so after many a reconnect).
+- Replies from nodes that are no members are dropped: it would fail over them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import pysyncobj.syncobj
+from pysyncobj import FAIL_REASON, SyncObj, SyncObjConf
+from pysyncobj.node import Node
+from pysyncobj.transport import Transport
+
+from raftlog.engine import NodeId
+from raftlog.errors import NodeFailed
+from raftlog.pysyncobj.codec import (
+    FIRST_INDEX,
+    MEMBERSHIP,
+    NOTHING,
+    RECORDS,
+    Change,
+    Fields,
+    decode_change,
+    encode_change,
+    is_known,
+)
+from raftlog.pysyncobj.journal import Entries, Journal, Member, Members
+
+NEVER: Final = 2**62  # of entries or seconds
+ENTRY_BYTES_MAX: Final = 2**31  # above any: PySyncObj pickles entries that are longer than its batches
+
+TURN_BYTES_MAX: Final = 4 * 1024 * 1024  # of entries sent to one node in one turn of the loop
+
+Outcome = Callable[[Any, int], None]  # told what applying gave, and one of FAIL_REASON
+
+
+class Peer(Node):  # type: ignore[misc]
+    """A node and where it is."""
+
+    def __init__(self, node: NodeId, member: Member) -> None:
+        super().__init__(node)
+        self.member = member
+
+
+class Outbox(Transport):  # type: ignore[misc]
+    """What PySyncObj wants sent, and the members as it knows them; its owner does the rest."""
+
+    def __init__(self, members: Members) -> None:
+        super().__init__(None, None, [])
+        self.members = dict(members)  # others than this node; changes count from when they are appended
+        self.refused: list[int] = []  # commands that it would have sent to the leader
+        self._messages: list[tuple[NodeId, Fields]] = []
+        self._sizes: Counter[NodeId] = Counter()  # bytes of the entries in them
+
+    def addNode(self, node: Peer) -> None:
+        self.members[node.id] = node.member
+
+    def dropNode(self, node: Node) -> None:
+        self.members.pop(node.id, None)
+
+    def send(self, node: Node, message: Fields) -> bool:
+        if message["type"] == "apply_command":
+            self.refused.append(message["request_id"])
+        elif is_known(message):
+            self._messages.append((node.id, message))
+            self._sizes[node.id] += sum(len(command) for command, _, _ in message.get("entries", ()))
+            if self._sizes[node.id] > TURN_BYTES_MAX:
+                self.disconnected(node.id)  # it sends until it has sent all, or is told this
+        return True
+
+    # Its owner calls these.
+
+    def take(self) -> list[tuple[NodeId, Fields]]:
+        messages, self._messages = self._messages, []
+        self._sizes.clear()
+        return messages
+
+    def connected(self, node: NodeId) -> None:
+        self._onNodeConnected(Node(node))
+
+    def disconnected(self, node: NodeId) -> None:
+        self._onNodeDisconnected(Node(node))
+
+    def received(self, node: NodeId, message: Fields) -> None:
+        self._onMessageReceived(Node(node), message)
+
+
+class Replica(SyncObj):  # type: ignore[misc]
+    """One node. `journal` is its log; `outbox` is to be emptied, after a flush, when `tick` returns."""
+
+    def __init__(
+        self,
+        node: NodeId,
+        journal: Journal,
+        *,
+        election_timeout_s_min: float,
+        election_timeout_s_max: float,
+        may_campaign: bool,
+    ) -> None:
+        """Not `may_campaign`: not before a leader has sent entries."""
+        members = journal.newest_members()
+        members.pop(node, None)
+        self.journal = journal
+        self.outbox = Outbox(members)
+        self._may_campaign = may_campaign
+        conf = SyncObjConf(
+            autoTick=False,
+            dynamicMembershipChange=True,
+            commandsWaitLeader=False,
+            useFork=False,
+            raftMinTimeout=election_timeout_s_min,
+            raftMaxTimeout=election_timeout_s_max,
+            connectionTimeout=election_timeout_s_max,  # unused: the links look after themselves
+            leaderFallbackTimeout=election_timeout_s_max,
+            appendEntriesPeriod=election_timeout_s_min / 5,
+            appendEntriesBatchSizeBytes=ENTRY_BYTES_MAX,
+            logCompactionMinEntries=NEVER,
+            logCompactionMinTime=NEVER,
+        )
+        with _journal_made_by(lambda _: journal):
+            others = [Peer(id, member) for id, member in members.items()]
+            super().__init__(Node(node), others, conf, nodeClass=Node, transport=self.outbox)
+        self._SyncObj__raftLastApplied = journal.applied  # it would apply all from the first entry on again
+
+    # ── what it is asked ──
+
+    def append(self, frame: bytes, outcome: Outcome) -> None:
+        self._applyCommand(frame, outcome, RECORDS)
+
+    def append_nothing(self, outcome: Outcome) -> None:
+        self._applyCommand(b"", outcome, NOTHING)
+
+    def change(self, change: Change, outcome: Outcome) -> None:
+        self._applyCommand(encode_change(change)[1:], outcome, MEMBERSHIP)
+
+    @property
+    def is_ready(self) -> bool:
+        """It leads, and has applied all that was appended before it did."""
+        return bool(self._isLeader()) and self.raftLastApplied >= self._SyncObj__noopIDx
+
+    @property
+    def leader(self) -> NodeId | None:
+        leader = self._getLeader()
+        return None if leader is None else leader.id
+
+    def receive(self, sender: NodeId, message: Fields) -> None:
+        """Take a message in. What comes from others than members counts only if it is a leader's."""
+        if message["type"] == "append_entries":
+            message = self._above_committed(message)
+        elif sender not in self.outbox.members:
+            return
+        self.outbox.received(sender, message)
+
+    def tick(self) -> None:
+        """Do what is to be done now. What was added before must be durable: the leader counts itself."""
+        for request in self.outbox.refused:
+            error = {"type": "apply_command_response", "request_id": request, "error": FAIL_REASON.NOT_LEADER}
+            self.outbox.received(NodeId(""), error)
+        self.outbox.refused.clear()
+        if not self._may_campaign:
+            self._may_campaign = self.journal.last_index > FIRST_INDEX
+            self._SyncObj__raftElectionDeadline = math.inf
+            if self._may_campaign:
+                self._SyncObj__raftElectionDeadline = self._deadline()
+        self.doTick(0)
+
+    def send_soon(self) -> None:
+        """Send entries and what is committed at the next tick, not only when its period is over."""
+        self._SyncObj__newAppendEntriesTime = 0.0
+
+    def _deadline(self) -> float:
+        now: float = pysyncobj.syncobj.monotonicTime()
+        return now + float(self._SyncObj__generateRaftTimeout())
+
+    def _above_committed(self, message: Fields) -> Fields:
+        committed, before = self.journal.committed, message["prevLogIdx"]
+        if before >= committed or message["term"] < self.raftCurrentTerm:
+            return message
+        _, _, term = self.journal.entry(committed)
+        overlap, entries = message["entries"][: committed - before], message["entries"][committed - before :]
+        if len(overlap) == committed - before and overlap[-1][2] != term:
+            raise NodeFailed(
+                f"entry {committed} is committed here with term {term}, and comes with {overlap[-1][2]} from a leader"
+            )
+        return {**message, "prevLogIdx": committed, "prevLogTerm": term, "entries": entries}
+
+    # ── in the place of what it does itself ──
+
+    def _SyncObj__doApplyCommand(self, command: bytes) -> int:
+        """The index of the entry."""
+        index: int = self.raftLastApplied + 1  # it counts afterwards
+        if command[0] == MEMBERSHIP:
+            self._SyncObj__doChangeCluster(self._SyncObj__parseChangeClusterRequest(command))
+            self.journal.apply_change(decode_change(command), index)
+        return index
+
+    def _SyncObj__parseChangeClusterRequest(self, command: bytes) -> tuple[str, NodeId, Peer] | None:
+        if command[0] != MEMBERSHIP:
+            return None
+        change = decode_change(command)
+        node = Peer(change.node, Member(change.address, change.directory_id))
+        return "add" if change.adds else "rem", change.node, node
+
+    def _SyncObj__getEntries(
+        self, fromIDx: int | None, count: int | None = None, maxSizeBytes: int | None = None
+    ) -> Any:
+        """Entries from an index on; of those that go into one message only as many as fit."""
+        journal = self.journal
+        if fromIDx is None or fromIDx < FIRST_INDEX:
+            return []
+        end = journal.last_index + 1
+        if maxSizeBytes is not None:
+            return journal.page(fromIDx, end) if fromIDx < end else []
+        return Entries(journal, fromIDx, end if count is None else min(fromIDx + count, end))
+
+
+@contextmanager
+def _journal_made_by(make: Callable[[Any], Journal]) -> Iterator[None]:
+    """PySyncObj takes its journal from a name of its module, while an instance is made."""
+    module = pysyncobj.syncobj.__dict__
+    theirs = module["createJournal"]
+    module["createJournal"] = make
+    try:
+        yield
+    finally:
+        module["createJournal"] = theirs
