@@ -14,9 +14,10 @@ from typing import Any, Final, Self
 
 import grpc
 
+from logstore.filesystem import FileSystem
 from raftlog.config import ServerConfig
 from raftlog.distributed.log import DistributedLog
-from raftlog.distributed.replica import Replica, ReplicaConfig
+from raftlog.distributed.replica import Links, Replica, ReplicaConfig
 from raftlog.engine import NodeId
 from raftlog.errors import ListenError, RaftlogError
 from raftlog.joining import Joining, begin_cluster
@@ -27,8 +28,10 @@ from raftlog.net.peer_links import LinkLimits, PeerLinks
 from raftlog.net.stream_layer import StreamLayer
 from raftlog.net.throttle import Throttle
 from raftlog.net.tls import TlsIdentity, server_credentials
+from raftlog.peer_entries import PeerEntries
 from raftlog.raft.log import LostEntries
 from raftlog.raft.messages import Message
+from raftlog.raft.storage import UnreadableEntries
 from raftlog.runtime.logging import configure_logging, get_logger
 from raftlog.runtime.metrics import LogFigures, Metrics
 from raftlog.server import acl
@@ -66,8 +69,10 @@ class Agent:
     A new one that begins no cluster and knows none waits, listening, until it is joined to one; only then it serves.
     """
 
-    def __init__(self, config: ServerConfig) -> None:
+    def __init__(self, config: ServerConfig, *, filesystem: FileSystem | None = None) -> None:
+        """`filesystem` holds the data; None: that of the operating system."""
         self._config = config
+        self._filesystem = filesystem
         self._parts = AsyncExitStack()
         self._log: DistributedLog | None = None
         self._links: PeerLinks | None = None
@@ -135,7 +140,10 @@ class Agent:
         parts.push_async_callback(listener.close)
         self.rpc_port = listener.port
         directory = await asyncio.to_thread(
-            DataDirectory.open, config.data_dir, node_name=NodeId(config.node_name)
+            DataDirectory.open,
+            config.data_dir,
+            node_name=NodeId(config.node_name),
+            filesystem=self._filesystem,
         )
         parts.push_async_callback(asyncio.to_thread, directory.close)
         is_member = await asyncio.to_thread(begin_cluster, directory, config, self.advertised_address)
@@ -244,7 +252,7 @@ class Agent:
         replica.on_failed = lambda: self._note_failed(directory)
         self._watch(commit_log)
 
-        forwarder = Forwarder(config.peer_tls(), message_bytes_max=2 * config.message_bytes_max)
+        forwarder = self._make_forwarder()
         parts.push_async_callback(forwarder.close)
         access = self._access()
         service = LogService(
@@ -275,8 +283,8 @@ class Agent:
         try:
             storage = await asyncio.to_thread(directory.open_storage, self._config.log_config())
             return self._make_log(directory, storage, links)
-        except (DamagedState, LostEntries) as error:
-            if isinstance(error, LostEntries):
+        except (DamagedState, LostEntries, UnreadableEntries) as error:
+            if not isinstance(error, DamagedState):
                 await asyncio.to_thread(storage.close)
             await self._set_aside(directory, str(error))
         links.set_identity(
@@ -297,7 +305,10 @@ class Agent:
             set_aside=folder,
         )
 
-    def _make_log(self, directory: DataDirectory, storage: RaftStorage, links: PeerLinks) -> DistributedLog:
+    def _make_forwarder(self) -> Forwarder:
+        return Forwarder(self._config.peer_tls(), message_bytes_max=2 * self._config.message_bytes_max)
+
+    def _make_log(self, directory: DataDirectory, storage: RaftStorage, links: Links) -> DistributedLog:
         config = self._config
         replica = Replica(
             directory.node_name,
@@ -318,7 +329,7 @@ class Agent:
             cluster_id=directory.cluster_id,
             directory_id=directory.directory_id,
         )
-        return DistributedLog(replica)
+        return DistributedLog(replica, PeerEntries(config.peer_tls()))
 
     def _note_started(self, directory: DataDirectory, *, is_member: bool) -> None:
         config = self._config
