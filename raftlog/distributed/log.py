@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from typing import Final
 
-from logstore import Config, LogClosed, OffsetOutOfRange, Record
+from logstore import Config, CorruptLog, LogClosed, OffsetOutOfRange, RawEntry, Record
 from logstore.reading import Frames
 from raftlog.distributed.appends import Appends
 from raftlog.distributed.frames import Batch, Value
 from raftlog.distributed.housekeeping import Housekeeping
 from raftlog.distributed.membership import Membership
+from raftlog.distributed.mending import Mending, Peers
 from raftlog.distributed.proposals import Proposals
 from raftlog.distributed.replica import Replica
 from raftlog.distributed.status import MemberStatus, NodeStatus, members_of, status_of
@@ -35,8 +35,8 @@ class DistributedLog:
     the voters has it on disk, this node among them.
     """
 
-    def __init__(self, replica: Replica) -> None:
-        """Of a replica that was started; it is stopped by `close`."""
+    def __init__(self, replica: Replica, peers: Peers) -> None:
+        """Of a replica that was started; it is stopped by `close`. `peers` help to mend what is damaged."""
         self._replica = replica
         self._log = replica.log
         self._applier = replica.applier
@@ -47,16 +47,7 @@ class DistributedLog:
         self._proposals = Proposals(replica.driver, replica.applier)
         self._membership = Membership(replica.driver, replica.applier, self._proposals)
         self._housekeeping = Housekeeping(replica, self._membership, self._proposals)
-
-    @classmethod
-    @asynccontextmanager
-    async def opened(cls, replica: Replica) -> AsyncIterator[DistributedLog]:
-        """The log of a started replica, for as long as the context lasts."""
-        log = cls(replica)
-        try:
-            yield log
-        finally:
-            await log.close()
+        self._mending = Mending(replica, peers)
 
     async def hand_over(self, timeout_s: float) -> None:
         """If this node leads others, have one of them lead, so that nobody has to find out; not for longer than this."""
@@ -70,6 +61,7 @@ class DistributedLog:
     async def close(self) -> None:
         """Take part in the cluster no more, and close the files. What was acknowledged is on disk. Twice is no error."""
         await self._housekeeping.close()
+        await self._mending.close()
         await self._replica.stop()
 
     # ── who leads ───────────────────────────────────────────────────────────────────────────────────
@@ -146,10 +138,14 @@ class DistributedLog:
         return self._applier.end
 
     def read(self, offset: int) -> Record:
-        """The record; OffsetOutOfRange, or CorruptLog if its bytes are damaged here."""
+        """The record; OffsetOutOfRange, or CorruptLog if its bytes are damaged here, until a peer has mended them."""
         if not self.start <= offset < self.end:
             raise OffsetOutOfRange(offset, self.start, self.end)
-        return self._log.read(offset)
+        try:
+            return self._log.read(offset)
+        except CorruptLog:
+            self._mending.report(self._log.index_of(offset))
+            raise
 
     def frames(self, start: int | None = None, end: int | None = None, *, bytes_max: int) -> Iterator[Frames]:
         """Frames with the records start..end-1, as `logstore.Log.frames`."""
@@ -157,7 +153,16 @@ class DistributedLog:
         end = self.end if end is None else min(end, self.end)
         if not self.start <= start <= self.end:
             raise OffsetOutOfRange(start, self.start, self.end)
-        return self._log.frames(start, end, bytes_max=bytes_max)
+        return self._readable(self._log.frames(start, end, bytes_max=bytes_max), start)
+
+    def _readable(self, found: Iterator[Frames], start: int) -> Iterator[Frames]:
+        try:
+            for frames in found:
+                yield frames
+                start = frames.end_offset
+        except CorruptLog:
+            self._mending.report(self._log.index_of(start))
+            raise
 
     def offset_at(self, time: int) -> int:
         """The first offset appended at or after `time`, UTC nanoseconds; `end` if there is none."""
@@ -211,6 +216,17 @@ class DistributedLog:
     def replica(self) -> Replica:
         """The node beneath, for those who watch it."""
         return self._replica
+
+    def committed_entries(self, first: int, end: int, bytes_max: int) -> list[RawEntry]:
+        """Entries from `first` on as they lie on the disk here; none if this node cannot give the first."""
+        end = min(end, self._applier.applied + 1)
+        if not self._log.first_index <= first < end:
+            return []
+        try:
+            return self._log.raw_entries(first, end, bytes_max=bytes_max)
+        except CorruptLog:
+            self._mending.report(first)
+            return []
 
     # ── retention, snapshots, cursors ───────────────────────────────────────────────────────────────
 

@@ -47,6 +47,7 @@ from raftlog.raft.follower import Follower
 from raftlog.raft.leader import Leader
 from raftlog.raft.log import RaftLog
 from raftlog.raft.messages import (
+    Entry,
     EntryKind,
     HigherTerm,
     Message,
@@ -63,7 +64,7 @@ from raftlog.raft.progress import Progress
 from raftlog.raft.proposals import Proposals
 from raftlog.raft.reads import AskedReads
 from raftlog.raft.role import Role
-from raftlog.raft.storage import HardState, SnapshotPart, Storage
+from raftlog.raft.storage import HardState, SnapshotPart, Storage, UnreadableEntries
 from raftlog.raft.view import LogView
 from raftlog.raft.writes import Writes
 
@@ -166,7 +167,7 @@ class RaftNode:
             effects += [Send(to, message, after if waits else None) for to, message, waits in self._sends]
             self._sends.clear()
         if log.applying < log.committed and self._applying_bytes < self.config.apply_bytes_max:
-            entries, size = log.next_to_apply(self.config.apply_bytes_max - self._applying_bytes)
+            entries, size = self._next_to_apply()
             if entries:
                 self._applying.append((entries[-1].index, size))
                 self._applying_bytes += size
@@ -175,6 +176,13 @@ class RaftNode:
             effects += self._others
             self._others.clear()
         return effects
+
+    def _next_to_apply(self) -> tuple[Sequence[Entry], int]:
+        try:
+            return self.log.next_to_apply(self.config.apply_bytes_max - self._applying_bytes)
+        except UnreadableEntries as error:
+            self.note("unreadable_entries", why=str(error), wanted_by=self.id)
+            return (), 0
 
     def deadline(self) -> float | None:
         times = [self.proposals.expire_at]

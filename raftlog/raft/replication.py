@@ -16,6 +16,7 @@ from raftlog.raft.messages import (
 )
 from raftlog.raft.progress import Inflights, Progress, ProgressState, track
 from raftlog.raft.snapshots import SnapshotTransfer
+from raftlog.raft.storage import UnreadableEntries
 
 if TYPE_CHECKING:
     from raftlog.raft.node import RaftNode
@@ -106,7 +107,11 @@ class Replication:
         size = 0
         is_full = progress.state is ProgressState.REPLICATE and progress.inflights.is_full
         if prev_index < log.last_index and not is_full:
-            entries, size = log.entries(progress.next, log.last_index + 1, node.config.append_bytes_max)
+            try:
+                entries, size = log.entries(progress.next, log.last_index + 1, node.config.append_bytes_max)
+            except UnreadableEntries as error:  # this member waits; its next reply is the next attempt
+                node.note("unreadable_entries", why=str(error), wanted_by=to)
+                return False
         if not entries and not is_empty_worth:
             return False
         node.send(to, Append(node.term, prev_index, prev_term, entries, log.committed, progress.attempt))

@@ -11,6 +11,10 @@ from raftlog.raft.configuration import Configuration
 from raftlog.raft.messages import Entry, Snapshot
 
 
+class UnreadableEntries(Exception):
+    """The storage cannot give these entries now. What needs them waits; all else goes on."""
+
+
 class HardState(NamedTuple):
     """What must survive a crash beside the log."""
 
@@ -81,7 +85,10 @@ class Storage(Protocol):
         """Of an entry; first_index - 1 <= index <= last_index (that of the entry before the first is kept)."""
 
     def entries(self, first: int, end: int, bytes_max: int) -> Sequence[Entry]:
-        """Entries first..end-1, all there, cut after the last that fits bytes_max of data; at least one."""
+        """Entries first..end-1, all there, cut after the last that fits bytes_max of data; at least one.
+
+        UnreadableEntries if the first is damaged on the disk, perhaps until a replica has mended it.
+        """
 
     def snapshot(self) -> Snapshot | None:
         """The latest one, at or above first_index - 1; None if there is none at this time."""

@@ -5,9 +5,11 @@ Nothing here knows gRPC. What only the leader can do is sent on to it; what is a
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
+from logstore import RawEntry
 from raftlog.errors import InvalidRequest, NotLeader
 from raftlog.net.addresses import split_address
 from raftlog.pb.raftlog.v1 import cluster_pb2 as pb
@@ -15,6 +17,7 @@ from raftlog.server.call import OBJECT, Access, Call, Leader
 from raftlog.server.service import CommitLog, catch_up
 
 PATH: Final = "/raftlog.v1.Cluster/"  # before a method's name
+ENTRIES_BYTES: Final = 1024 * 1024  # of entries in one response; a larger one comes alone
 NAME_BYTES_MAX: Final = 255  # of a server's or a group's name, and of an address: each is kept in the log
 
 Request = TypeVar("Request")
@@ -100,6 +103,10 @@ class ClusterLog(CommitLog, Protocol):
     async def transfer_leadership(self, to: str = "") -> str: ...
     async def truncate(self, lowest: int) -> int: ...
     async def take_snapshot(self) -> tuple[int, int]: ...
+    def committed_entries(self, first: int, end: int, bytes_max: int) -> Sequence[RawEntry]:
+        """Entries from `first` on as they lie on the disk here; none if this server cannot give the first."""
+        ...
+
     async def commit_cursor(self, group: str, offset: int) -> None: ...
     def cursors(self) -> Sequence[GroupCursor]: ...
 
@@ -220,6 +227,24 @@ class ClusterService:
             if request.group in ("", one.group)
         )
         return pb.ListCursorsResponse(cursors=cursors, high_watermark=self._log.end)
+
+    async def fetch_entries(
+        self, request: pb.FetchEntriesRequest, call: Call
+    ) -> AsyncIterator[pb.FetchEntriesResponse]:
+        if not call.is_peer:  # servers, and where nobody proves who he is everybody
+            self._may(call, "admin")
+        first = request.first_index
+        while first < request.end_index:
+            entries = await asyncio.to_thread(
+                self._log.committed_entries, first, request.end_index, ENTRIES_BYTES
+            )
+            if not entries:
+                return
+            found = (
+                pb.RawEntry(index=one.index, term=one.term, kind=one.kind, data=one.data) for one in entries
+            )
+            yield pb.FetchEntriesResponse(entries=found)
+            first = entries[-1].index + 1
 
     # ── what they share ─────────────────────────────────────────────────────────────────────────────
 

@@ -68,6 +68,7 @@ class GrpcBinding:
             "Truncate": (ONE, ONE, service.truncate, pb.TruncateRequest),
             "CommitCursor": (ONE, ONE, service.commit_cursor, pb.CommitCursorRequest),
             "ListCursors": (ONE, ONE, service.list_cursors, pb.ListCursorsRequest),
+            "FetchEntries": (ONE, MANY, service.fetch_entries, pb.FetchEntriesRequest),
         }
         return self._handlers(CLUSTER_SERVICE, methods)
 

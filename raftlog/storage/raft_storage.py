@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -24,7 +24,7 @@ from logstore.filesystem import FileSystem
 from raftlog.raft.configuration import Configuration, ConfigurationChange, InvalidChange, apply_change
 from raftlog.raft.log import PendingChange
 from raftlog.raft.messages import Entry, EntryKind, Snapshot
-from raftlog.raft.storage import HardState, SnapshotPart, Write
+from raftlog.raft.storage import HardState, SnapshotPart, UnreadableEntries, Write
 from raftlog.storage import snapshot_file
 from raftlog.storage.commit_file import CommitFile
 from raftlog.storage.hard_state import DamagedState, HardStateFiles
@@ -78,6 +78,7 @@ class RaftStorage:
             raise
         # Where the log begins for the node; files of what is before may still be there.
         self._base = self.log.base
+        self.on_damage: Callable[[int], None] = lambda index: None  # from which entry on something is damaged
         self._installed: Snapshot | None = None  # by this process, the last one
         # What is sent to followers while the base is the same.
         self._pinned: tuple[Snapshot, bytes] | None = None
@@ -167,8 +168,12 @@ class RaftStorage:
         return self.log.term(index)
 
     def entries(self, first: int, end: int, bytes_max: int) -> Sequence[Entry]:
-        """As Storage says; CorruptLog if the first is damaged."""
-        found = self.log.raw_entries(first, end, bytes_max=bytes_max)
+        """As Storage says; whoever mends the log is told of damage by `on_damage`."""
+        try:
+            found = self.log.raw_entries(first, end, bytes_max=bytes_max)
+        except CorruptLog as error:
+            self.on_damage(first)
+            raise UnreadableEntries(str(error)) from error
         return [Entry(index, term, _RAFT_KINDS[kind], data) for index, term, kind, data in found]
 
     # ── snapshots of the views ──────────────────────────────────────────────────────────────────────

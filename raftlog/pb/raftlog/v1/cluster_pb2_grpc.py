@@ -79,6 +79,11 @@ class ClusterStub:
                 request_serializer=raftlog_dot_pb_dot_raftlog_dot_v1_dot_cluster__pb2.ListCursorsRequest.SerializeToString,
                 response_deserializer=raftlog_dot_pb_dot_raftlog_dot_v1_dot_cluster__pb2.ListCursorsResponse.FromString,
                 _registered_method=True)
+        self.FetchEntries = channel.unary_stream(
+                '/raftlog.v1.Cluster/FetchEntries',
+                request_serializer=raftlog_dot_pb_dot_raftlog_dot_v1_dot_cluster__pb2.FetchEntriesRequest.SerializeToString,
+                response_deserializer=raftlog_dot_pb_dot_raftlog_dot_v1_dot_cluster__pb2.FetchEntriesResponse.FromString,
+                _registered_method=True)
 
 
 class ClusterServicer:
@@ -148,6 +153,14 @@ class ClusterServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def FetchEntries(self, request, context):
+        """Committed entries as they lie on the asked server's disk, for another server that has to mend its own. Only servers
+        may ask. Ends where the asked server has no more, or a damaged one itself.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ClusterServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -195,6 +208,11 @@ def add_ClusterServicer_to_server(servicer, server):
                     servicer.ListCursors,
                     request_deserializer=raftlog_dot_pb_dot_raftlog_dot_v1_dot_cluster__pb2.ListCursorsRequest.FromString,
                     response_serializer=raftlog_dot_pb_dot_raftlog_dot_v1_dot_cluster__pb2.ListCursorsResponse.SerializeToString,
+            ),
+            'FetchEntries': grpc.unary_stream_rpc_method_handler(
+                    servicer.FetchEntries,
+                    request_deserializer=raftlog_dot_pb_dot_raftlog_dot_v1_dot_cluster__pb2.FetchEntriesRequest.FromString,
+                    response_serializer=raftlog_dot_pb_dot_raftlog_dot_v1_dot_cluster__pb2.FetchEntriesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -440,6 +458,33 @@ class Cluster:
             '/raftlog.v1.Cluster/ListCursors',
             raftlog_dot_pb_dot_raftlog_dot_v1_dot_cluster__pb2.ListCursorsRequest.SerializeToString,
             raftlog_dot_pb_dot_raftlog_dot_v1_dot_cluster__pb2.ListCursorsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FetchEntries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/raftlog.v1.Cluster/FetchEntries',
+            raftlog_dot_pb_dot_raftlog_dot_v1_dot_cluster__pb2.FetchEntriesRequest.SerializeToString,
+            raftlog_dot_pb_dot_raftlog_dot_v1_dot_cluster__pb2.FetchEntriesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -53,6 +53,10 @@ class ClusterStub:
     """Keep how far a group has consumed."""
     ListCursors: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.ListCursorsRequest, _cluster_pb2.ListCursorsResponse]
     """The cursors that are kept, or one."""
+    FetchEntries: _grpc.UnaryStreamMultiCallable[_cluster_pb2.FetchEntriesRequest, _cluster_pb2.FetchEntriesResponse]
+    """Committed entries as they lie on the asked server's disk, for another server that has to mend its own. Only servers
+    may ask. Ends where the asked server has no more, or a damaged one itself.
+    """
 
 @_typing.type_check_only
 class ClusterAsyncStub(ClusterStub):
@@ -77,6 +81,10 @@ class ClusterAsyncStub(ClusterStub):
     """Keep how far a group has consumed."""
     ListCursors: _aio.UnaryUnaryMultiCallable[_cluster_pb2.ListCursorsRequest, _cluster_pb2.ListCursorsResponse]  # type: ignore[assignment]
     """The cursors that are kept, or one."""
+    FetchEntries: _aio.UnaryStreamMultiCallable[_cluster_pb2.FetchEntriesRequest, _cluster_pb2.FetchEntriesResponse]  # type: ignore[assignment]
+    """Committed entries as they lie on the asked server's disk, for another server that has to mend its own. Only servers
+    may ask. Ends where the asked server has no more, or a damaged one itself.
+    """
 
 class ClusterServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -152,5 +160,15 @@ class ClusterServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_cluster_pb2.ListCursorsResponse, _abc.Awaitable[_cluster_pb2.ListCursorsResponse]]:
         """The cursors that are kept, or one."""
+
+    @_abc_1.abstractmethod
+    def FetchEntries(
+        self,
+        request: _cluster_pb2.FetchEntriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_cluster_pb2.FetchEntriesResponse], _abc.AsyncIterator[_cluster_pb2.FetchEntriesResponse]]:
+        """Committed entries as they lie on the asked server's disk, for another server that has to mend its own. Only servers
+        may ask. Ends where the asked server has no more, or a damaged one itself.
+        """
 
 def add_ClusterServicer_to_server(servicer: ClusterServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
