@@ -226,9 +226,10 @@ class Agent:
                 joining = self._joining(directory)
                 answer = await joining.ask(self._config.join_addrs, directory.directory_id)
                 if directory.is_new:  # else its leader has called meanwhile
-                    addresses = {NodeId(member.id): member.rpc_addr for member in answer.members}
-                    await asyncio.to_thread(directory.join, answer.cluster_id, addresses)
+                    directory.join(answer.cluster_id)
                     links.set_cluster(answer.cluster_id)
+                addresses = {NodeId(member.id): member.rpc_addr for member in answer.members}
+                await asyncio.to_thread(directory.remember_members, addresses)
             else:
                 log.info(
                     "waiting to be joined",
