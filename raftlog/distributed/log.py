@@ -77,6 +77,8 @@ class DistributedLog:
             return None
         if replica.failure is not None:
             return replica.failure
+        if replica.is_stopped:
+            return LogClosed(CLOSED)
         if replica.is_ready and replica.is_full:
             return replica.full_error()
         return self._not_leader()

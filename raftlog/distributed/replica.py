@@ -130,6 +130,7 @@ class Replica:
         if self.is_stopped:
             return
         self.is_stopped = True
+        self.is_ready, self.leader = False, None
         if self._suspicion is not None:
             self._suspicion.cancel()
         self.driver.close()

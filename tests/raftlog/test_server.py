@@ -506,6 +506,19 @@ def test_a_stop_ends_streams_and_keeps_every_record_that_was_answered(
         assert log.end >= len(answered)
 
 
+def test_what_comes_after_the_end_of_the_log_is_refused_and_does_not_wait(
+    tmp_path: Path, certificates: Path
+) -> None:
+    async def scenario() -> None:
+        async with serving(tmp_path, certificates) as agent:
+            _, stored = agent.log.begin_append([b"before"])
+            assert await stored == 0
+        with pytest.raises(logstore.LogClosed):
+            agent.log.begin_append([b"after"])
+
+    run(scenario())
+
+
 async def until_stored(client: AsyncClient, value: bytes) -> int:
     """The offset of the record; tries again while the server has no place for a connection."""
     while True:
