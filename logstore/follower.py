@@ -11,7 +11,7 @@ from logstore.cursor import FOREVER, Cursor
 from logstore.record import Record
 
 if TYPE_CHECKING:
-    from logstore.log import Log
+    from logstore.readable_log import ReadableLog
 
 
 class Follower:
@@ -20,7 +20,7 @@ class Follower:
     One iterator at a time: all of them move the same cursor.
     """
 
-    def __init__(self, log: Log, cursor: Cursor) -> None:
+    def __init__(self, log: ReadableLog, cursor: Cursor) -> None:
         self._log = log
         self._cursor = cursor
 

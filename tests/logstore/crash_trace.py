@@ -1,7 +1,7 @@
 """Runs a list of steps against a log on a crash file system, and says what a power loss may leave of them.
 
 The model is a list of frames. A step that was done must be there; of the one in flight:
-- an append is there wholly or not at all;
+- an append is there wholly or not at all; of entries for replication, the first of them may be;
 - a truncation of the front has removed some of its segments, oldest first;
 - a truncation of the suffix, or a reset, has removed some of its segments, newest first, or is done;
 - of a compaction, any record that it would remove may still be there.
@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from logstore import Config, Log, Record, RecordCompacted
 from logstore.config import SyncPolicy
 from logstore.testing import CrashFileSystem, CrashPoint
+from tests.logstore.entries import records_entry
 
 PATH = "data"
 
@@ -133,6 +134,18 @@ class Trace:
         assert self._live().append_batch(values) == (self.content.end, self.content.end + len(sizes))
         self._put(values, [b""] * len(sizes))
 
+    def _raw(self, *sizes: int) -> None:
+        """Entries of one record each, appended together."""
+        values = [self._value(size) for size in sizes]
+        index, term = self._live().last_index + 1, self._live().term(self._live().last_index)
+        entries = [
+            records_entry(number, term, [value], time=self.clock())
+            for number, value in enumerate(values, index)
+        ]
+        self._live().append_raw(entries)
+        for value in values:
+            self._put([value], [b""])
+
     def _keyed(self, *keys: str) -> None:
         """A batch of records with these keys; an upper-case one is a tombstone."""
         values = [b"" if key.isupper() else self._value(12) for key in keys]
@@ -234,6 +247,9 @@ def in_flight(done: Done) -> list[Allowed]:
             ends = {base for base in bases if base > done.after.end} | before.ends | after.ends
             ends = {end for end in ends if end >= min(done.before.durable_end, done.after.end)}
             return [_allowed({done.before.start}, ends, done.before.values())]
+        case "raw":
+            ends = {frame.first for frame in done.after.frames if frame.first >= done.before.end}
+            return [_allowed({done.before.start}, ends | before.ends | after.ends, done.after.values())]
         case "reset":
             ends = {base for base in bases if base > done.before.start} | before.ends
             return [_allowed({done.before.start}, ends, done.before.values()), after]
@@ -385,6 +401,7 @@ def _random_step(rng: random.Random, trace: Trace) -> Step:
         (
             "append",
             "batch",
+            "raw",
             "keyed",
             "sync",
             "seal",
@@ -395,12 +412,14 @@ def _random_step(rng: random.Random, trace: Trace) -> Step:
             "reset",
             "close",
         ),
-        (10, 4, 5, 2, 3, 2, 3, 1, 2, 0.5, 1),
+        (10, 4, 4, 5, 2, 3, 2, 3, 1, 2, 0.5, 1),
     )[0]:
         case "append":
             return ("append", rng.choice((0, 1, 20, 100, 250)))
         case "batch":
             return ("batch", *(rng.randrange(40) for _ in range(rng.randint(1, 4))))
+        case "raw":
+            return ("raw", *(rng.randrange(150) for _ in range(rng.randint(1, 5))))
         case "keyed":
             return ("keyed", *(rng.choice("abcABC") for _ in range(rng.randint(1, 4))))
         case "truncate":

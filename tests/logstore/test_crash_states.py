@@ -35,6 +35,7 @@ SHORT: dict[str, tuple[Config, list[Step]]] = {
     "appends": (ALWAYS, [("open",), ("append", 0), ("append", 7)]),
     "batch": (ALWAYS, [("open",), ("batch", 5, 0, 9)]),
     "clean close": (ALWAYS, [("open",), ("append",), ("close",), ("open",), ("append",), ("close",)]),
+    "entries": (ALWAYS, [("open",), ("append", 7), ("raw", 5, 0)]),
     "never synced": (NEVER, [("open",), ("append", 3), ("append", 5)]),
     "synced once": (NEVER, [("open",), ("append", 3), ("sync",), ("append", 3)]),
 }
@@ -42,6 +43,7 @@ SHORT: dict[str, tuple[Config, list[Step]]] = {
 LONGER: dict[str, tuple[Config, list[Step]]] = {
     "roll": (ALWAYS, [("open",), ("append", 150), ("append", 150), ("append", 150)]),
     "batch that fills segments": (ALWAYS, [("open",), ("append",), ("batch", 300, 300), ("append",)]),
+    "entries that fill segments": (ALWAYS, [("open",), ("append",), ("raw", 150, 150, 10, 300, 10), ("append",)]),
     "truncate": (ALWAYS, [*FILL, ("seal",), ("truncate", 4), ("append",)]),
     "truncate unsynced": (NEVER, [*FILL, ("truncate", 4), ("append",)]),
     "retention": (RETAINING, [*FILL, ("append", 250), ("seal",), ("retain",), ("append",)]),

@@ -30,8 +30,12 @@ from logstore import (
     RecordTooLarge,
     UnsupportedFormat,
 )
+from logstore.directory import Directory
+from logstore.filesystem import OsFileSystem
 from logstore.frame import CONFIGURATION_BYTES_MAX, FRAME_HEADER_BYTES
+from logstore.fsck import examine
 from logstore.opening import Configuration
+from logstore.repair import repair
 from logstore.testing import CrashFileSystem
 from tests.logstore.entries import all_entries, append_other, append_records, records_entry
 
@@ -282,6 +286,27 @@ def test_reading_ends_in_front_of_a_damaged_entry_and_begins_behind_it(tmp_path:
         assert error.value.entry == 2
 
 
+def test_entries_that_repair_gave_up_are_corrupt_and_those_around_them_are_read(tmp_path: Path) -> None:
+    with Log(tmp_path, SMALL) as log:
+        for number in range(5):
+            log.append(b"needle %d" % number)
+    store = next(tmp_path.glob("*.store"))
+    store.write_bytes(store.read_bytes().replace(b"needle 2", b"Needle 2").replace(b"needle 3", b"Needle 3"))
+    directory = Directory(OsFileSystem(), str(tmp_path))
+    repair(directory, examine(directory)[0])
+
+    with Log(tmp_path, SMALL) as log:
+        assert [entry.index for entry in log.raw_entries(1, 9)] == [1, 2]
+        assert [entry.index for entry in log.raw_entries(5, 9)] == [5]
+        for index in (3, 4):
+            with pytest.raises(CorruptLog, match="given up by repair"):
+                log.raw_entries(index, 9)
+        assert log.damage(1, 6) == [(3, 5)]
+        assert (
+            log.replace_damaged([records_entry(3, 0, [b"needle 2"]), records_entry(4, 0, [b"needle 3"])]) == 0
+        )
+
+
 # ── replicas ────────────────────────────────────────────────────────────────────────────────────────
 
 values = st.lists(st.binary(max_size=40), min_size=1, max_size=4)
@@ -391,9 +416,11 @@ def test_base_moves_with_truncation_of_the_front(tmp_path: Path) -> None:
         for number in range(40):
             append_records(log, [b"x" * 100], term=number // 10, time=number)
 
+        foreseen = log.base_after(20)
         log.truncate(20)
 
         base = log.base
+        assert base == foreseen
         assert base.index > 1 and (base.term, base.offset, base.time) == (
             (base.index - 1) // 10,
             base.index,
