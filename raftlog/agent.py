@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import signal
 import socket
 import time
@@ -32,6 +31,7 @@ from raftlog.peer_entries import PeerEntries
 from raftlog.raft.log import LostEntries
 from raftlog.raft.messages import Message
 from raftlog.raft.storage import UnreadableEntries
+from raftlog.runtime.collector import tune_collector
 from raftlog.runtime.logging import configure_logging, get_logger
 from raftlog.runtime.metrics import LogFigures, Metrics
 from raftlog.server import acl
@@ -486,12 +486,12 @@ async def _serve(config: ServerConfig) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _ask_to_stop, loop, asked)
     async with Agent(config) as agent:
-        gc.collect()
-        gc.freeze()  # what is here now stays; collections need not look at it again
+        undo = tune_collector(agent.metrics.collection_seconds.observe)
         assert agent.failed is not None
         waiting = asyncio.create_task(asked.wait())
         await asyncio.wait((waiting, agent.failed), return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
+        undo()
         return agent.failed.result() if agent.failed.done() else 0
 
 

@@ -106,6 +106,11 @@ class Appends:
             self._by_producer.setdefault(frame.sequence.producer, deque()).append(pending)
         return frame.record_count, future
 
+    def fail(self, error: Exception) -> None:
+        """Nothing is applied here any more: what is pending ends with this."""
+        for number in list(self._pending):
+            self._settle(number, error)
+
     async def room(self) -> None:
         """Return when a pending batch is settled; at once if there is none."""
         if self._pending:
@@ -152,15 +157,11 @@ class Appends:
             case Committed():
                 index = outcome.first
                 if index > self._applier.applied:
-                    offset = self._applier.offset_of(index)
-                    offset.add_done_callback(partial(self._applied, number))
-                    return
-                self._settle(number, self._offset_of(index))
+                    self._applier.tell_offset(index, partial(self._settle, number))
+                else:
+                    self._settle(number, self._offset_of(index))
             case _:
                 self._settle(number, error_of(outcome))
-
-    def _applied(self, number: int, offset: asyncio.Future[int]) -> None:
-        self._settle(number, offset.exception() or offset.result())
 
     def _settle(self, number: int, outcome: int | BaseException) -> None:
         pending = self._pending.pop(number)

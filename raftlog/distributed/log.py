@@ -44,6 +44,7 @@ class DistributedLog:
         self._appends = Appends(replica.driver, replica.applier, self.config, offset_of=replica.log.offset_of)
         self._appends.refusal = self._why_not_append
         replica.on_ready = self._appends.begin_term
+        replica.on_end = self._appends.fail
         self._proposals = Proposals(replica.driver, replica.applier)
         self._membership = Membership(replica.driver, replica.applier, self._proposals)
         self._housekeeping = Housekeeping(replica, self._membership, self._proposals)

@@ -88,6 +88,7 @@ class Replica:
         self.leader: NodeId | None = None
         self.is_ready = False  # it leads, and has applied all that was appended before it did
         self.on_ready: Callable[[], None] = lambda: None
+        self.on_end: Callable[[Exception], None] = lambda error: None  # nothing is applied any more
         self.on_failed: Callable[[], None] = lambda: None
         self.applied_entries = self.applied_bytes = 0  # since the start
         self._suspicion: asyncio.TimerHandle | None = None  # that the leader is gone, until it is acted upon
@@ -144,6 +145,7 @@ class Replica:
 
     def _end_waiting(self, error: Exception) -> None:
         self.driver.end_requests(error)
+        self.on_end(error)
         self.applier.fail(error)
         for waiter in self._leader_waiters:
             if not waiter.done():

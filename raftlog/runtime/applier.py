@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from raftlog.machines.views import Views, span_of
 from raftlog.raft.messages import Entry
@@ -21,23 +20,23 @@ class Applier:
         self.views = views
         self.applied = applied
         self.end = end
-        self._offsets_wanted: dict[int, asyncio.Future[int]] = {}  # by entry: to be told its first offset
+        self._offsets_wanted: dict[int, Callable[[int], None]] = {}  # by entry: to be told its first offset
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []  # of an applied index
         self._followers: list[asyncio.Future[None]] = []  # of a moved `end`
         self.on_applied: Callable[[Sequence[Entry]], None] | None = None
 
     def apply(self, entries: Sequence[Entry]) -> None:
         """Take in entries that follow those before."""
-        end = self.end
+        before = end = self.end
         for entry in entries:
             wanted = self._offsets_wanted.pop(entry.index, None)
-            if wanted is not None and not wanted.done():
-                wanted.set_result(end)
-            end += span_of(entry)
+            first, end = end, end + span_of(entry)
             self.views.apply(entry)
-        self.applied = entries[-1].index
-        if end != self.end:
             self.end = end
+            if wanted is not None:
+                wanted(first)
+        self.applied = entries[-1].index
+        if self._followers and end != before:
             self.wake()
         if self._waiters:
             self._tell_waiters()
@@ -54,12 +53,10 @@ class Applier:
 
     # ── waiting ─────────────────────────────────────────────────────────────────────────────────────
 
-    def offset_of(self, index: int) -> asyncio.Future[int]:
-        """The first offset of an entry that is not applied yet, once it is."""
+    def tell_offset(self, index: int, tell: Callable[[int], None]) -> None:
+        """Call `tell` with the first offset of an entry that is not applied yet, in the moment in which it is."""
         assert index > self.applied, (index, self.applied)
-        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._offsets_wanted[index] = future
-        return future
+        self._offsets_wanted[index] = tell
 
     async def wait_for(self, index: int) -> None:
         """Return once entry `index` is applied here."""
@@ -93,9 +90,7 @@ class Applier:
 
     def fail(self, error: Exception) -> None:
         """Nothing is applied any more: all that wait get the error."""
-        waiting: list[asyncio.Future[Any]] = [*self._offsets_wanted.values(), *self._followers]
-        waiting += [future for _, future in self._waiters]
-        for future in waiting:
+        for future in [*self._followers, *(future for _, future in self._waiters)]:
             if not future.done():
                 future.set_exception(error)
         self._offsets_wanted.clear()

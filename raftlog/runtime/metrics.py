@@ -87,6 +87,11 @@ class Metrics:
         self.certificate_ends = self._gauge(
             "certificate_ends_timestamp_seconds", "When the server's certificate expires, as a Unix time."
         )
+        self.collection_seconds = self._histogram(
+            "gc_pause_seconds",
+            "Pauses by the garbage collector: nothing else happens meanwhile.",
+            LATENCY_BUCKETS_S,
+        )
         self._info = self._gauge("info", "1, with the version and name of this server.", "version", "node")
 
     # ── counting ────────────────────────────────────────────────────────────────────────────────────
