@@ -135,6 +135,16 @@ class AsyncClient:
 
         return await (await self._taken(take))
 
+    async def append_frame(self, frame: bytes) -> tuple[int, int]:
+        """(first offset, end) of a batch in which a producer's id, epoch and sequence number stand already.
+
+        It is sent again as it is, so it is stored once. Raises SequenceGap and StaleEpoch besides.
+        """
+        request = pb.ProduceBatchRequest(batch=frame)
+        response = await self._caller.call(lambda one: one.log.ProduceBatch, request, self._servers.leader)
+        self._seen.saw(response.end_offset)
+        return response.first_offset, response.end_offset
+
     async def _taken(self, take: Callable[[Producer], H]) -> H:
         """What the producer of all single appends gives, once it has room."""
         self._require_open()
