@@ -45,8 +45,8 @@ ASIDE_MAX: Final = (
 CONTENT: Final = (LOG_FOLDER, *hard_state.NAMES, COMMIT_FILE, SNAPSHOT_FOLDER)
 
 # A cluster's log begins behind an entry that nobody has, so who joins later is sent a snapshot, and with it the
-# configuration.
-FIRST_BASE: Final = Base(index=1, term=1, offset=0, time=0, chain=0)
+# configuration. Its term is the one that nodes are in who have not yet heard of any.
+FIRST_BASE: Final = Base(index=1, term=0, offset=0, time=0, chain=0)
 
 
 class MemberFields(Protocol):

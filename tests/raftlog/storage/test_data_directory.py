@@ -174,13 +174,13 @@ def test_cluster_begins_with_a_snapshot_that_tells_its_configuration(tmp_path: P
     storage = founded(str(tmp_path)).open_storage(Config())
 
     assert (storage.applied, storage.first_index, storage.last_index, storage.commit) == (1, 2, 1, 0)
-    assert storage.term(1) == 1
+    assert storage.term(1) == 0
     assert storage.configuration() == THREE
     assert storage.hard_state() == HardState()
     assert storage.latest_views() == (1, {"members": b"first"})
     assert storage.log.end == 0
     snapshot = storage.snapshot()
-    assert snapshot is not None and (snapshot.index, snapshot.term, snapshot.configuration) == (1, 1, THREE)
+    assert snapshot is not None and (snapshot.index, snapshot.term, snapshot.configuration) == (1, 0, THREE)
 
 
 def test_all_who_begin_a_cluster_begin_with_the_same_bytes(tmp_path: Path) -> None:
