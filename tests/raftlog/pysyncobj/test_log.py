@@ -1,0 +1,262 @@
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from logstore import Config, Log, OffsetOutOfRange, Record
+from logstore.encode import encode_batch
+from logstore.frame import wire_frame
+from raftlog.engine import NodeId
+from raftlog.errors import (
+    IdentityError,
+    InvalidRequest,
+    MembershipRefused,
+    NotLeader,
+    NotSupported,
+    UnexpectedOffset,
+)
+from raftlog.pysyncobj.journal import Journal
+from tests.raftlog.pysyncobj.cluster import CLUSTER_ID, Cluster, until
+
+NAMES = ["n1", "n2", "n3"]
+
+
+def values(start: int, end: int) -> list[bytes]:
+    return [b"%d" % number for number in range(start, end)]
+
+
+def test_three_nodes_replicate_records_in_order(tmp_path: Path, certificates: Path) -> None:
+    async def story() -> None:
+        async with Cluster(tmp_path, certificates) as cluster:
+            cluster.start_all(NAMES)
+            leader = await cluster.leader()
+
+            offsets = await asyncio.gather(*(leader.append(value) for value in values(0, 50)))
+            first, end = await leader.append_batch([Record(b"a", key=b"k"), b"b"])
+
+            assert (offsets, first, end) == (list(range(50)), 50, 52)
+            await cluster.have([*values(0, 50), b"a", b"b"])
+
+    asyncio.run(story())
+
+
+def test_logs_of_all_nodes_are_equal_byte_for_byte(tmp_path: Path, certificates: Path) -> None:
+    async def story() -> None:
+        async with Cluster(tmp_path, certificates) as cluster:
+            cluster.start_all(NAMES)
+            leader = await cluster.leader()
+            for value in values(0, 5):
+                await leader.append(value)
+            await cluster.have(values(0, 5))
+
+    asyncio.run(story())
+
+    logs = []
+    for name in NAMES:
+        with Log(tmp_path / name / "log", read_only=True) as log:
+            logs.append(b"".join(frames.data for frames in log.frames()))
+    assert logs[0] and logs[0] == logs[1] == logs[2]
+
+
+def test_others_go_on_without_the_leader_and_it_catches_up(tmp_path: Path, certificates: Path) -> None:
+    async def story() -> None:
+        async with Cluster(tmp_path, certificates) as cluster:
+            cluster.start_all(NAMES)
+            first = await cluster.leader()
+            for value in values(0, 10):
+                await first.append(value)
+            name = first.status().node_id
+
+            await cluster.stop(name)
+            second = await cluster.leader()
+            for value in values(10, 20):
+                await second.append(value)
+            cluster.start(name, NAMES)
+
+            await cluster.have(values(0, 20))
+
+    asyncio.run(story())
+
+
+def test_restart_of_all_repeats_and_loses_nothing(tmp_path: Path, certificates: Path) -> None:
+    async def story() -> None:
+        async with Cluster(tmp_path, certificates) as cluster:
+            for round in range(3):
+                cluster.start_all(NAMES)
+                ends = [log.end for log in cluster.logs.values()]
+                leader = await cluster.leader()
+                await leader.append(b"%d" % round)
+                await cluster.have(values(0, round + 1))
+                for name in NAMES:
+                    await cluster.stop(name)
+
+                assert ends == [round] * 3  # what was applied is there at once
+
+    asyncio.run(story())
+
+
+def test_one_node_alone_is_a_cluster(tmp_path: Path, certificates: Path) -> None:
+    async def story() -> None:
+        async with Cluster(tmp_path, certificates) as cluster:
+            cluster.start_all(["n1"])
+            log = await cluster.leader()
+
+            assert await log.wait_for_leader(1.0) == "n1"
+            assert await log.append(b"0") == 0
+            assert await log.wait_async(0) == 1
+            with pytest.raises(OffsetOutOfRange):
+                log.read(1)
+
+    asyncio.run(story())
+
+
+def test_followers_name_the_leader(tmp_path: Path, certificates: Path) -> None:
+    async def story() -> None:
+        async with Cluster(tmp_path, certificates) as cluster:
+            cluster.start_all(NAMES)
+            leader = (await cluster.leader()).status().node_id
+            follower = next(log for name, log in cluster.logs.items() if name != leader)
+            await until(lambda: follower.not_leader().leader_id == leader)
+
+            with pytest.raises(NotLeader, match=leader) as refused:
+                await follower.append(b"x")
+
+            assert refused.value.leader_addr == cluster.address(leader)
+            assert await follower.wait_for_leader(1.0) == leader
+
+    asyncio.run(story())
+
+
+def test_a_fourth_node_joins_and_leaves(tmp_path: Path, certificates: Path) -> None:
+    async def story() -> None:
+        async with Cluster(tmp_path, certificates) as cluster:
+            cluster.start_all(NAMES)
+            leader = await cluster.leader()
+            for value in values(0, 20):
+                await leader.append(value)
+
+            fourth = cluster.start("n4", [*NAMES, "n4"], joins=True)
+            joins = [
+                leader.join("n4", cluster.address("n4")) for _ in range(3)
+            ]  # together: one is carried out
+            await asyncio.gather(*joins)
+            await cluster.have(values(0, 20))
+            assert [server.id for server in fourth.get_servers()] == [*NAMES, "n4"]
+            assert await leader.append(b"20") == 20
+
+            await leader.leave("n4")
+            await cluster.stop("n4")
+            assert [server.id for server in leader.get_servers()] == NAMES
+            assert await leader.append(b"21") == 21
+
+    asyncio.run(story())
+
+
+def test_members_are_known_after_a_restart(tmp_path: Path, certificates: Path) -> None:
+    async def story() -> None:
+        async with Cluster(tmp_path, certificates) as cluster:
+            cluster.start_all(["n1"])
+            leader = await cluster.leader()
+            cluster.start("n2", ["n1", "n2"], joins=True)
+            await leader.join("n2", cluster.address("n2"))
+            await until(lambda: len(cluster.logs["n2"].get_servers()) == 2)
+            for name in ("n1", "n2"):
+                await cluster.stop(name)
+
+            log = cluster.start("n1", ["n1"])  # what it was first told does not count any more
+
+            assert [server.id for server in log.get_servers()] == ["n1", "n2"]
+            cluster.start("n2", ["n1", "n2"])
+            await (await cluster.leader()).append(b"0")
+            await cluster.have([b"0"])
+
+    asyncio.run(story())
+
+
+def test_a_leader_that_leaves_hands_over_first(tmp_path: Path, certificates: Path) -> None:
+    async def story() -> None:
+        async with Cluster(tmp_path, certificates) as cluster:
+            cluster.start_all(NAMES)
+            leader = await cluster.leader()
+            name = leader.status().node_id
+            await leader.append(b"0")
+            await cluster.have([b"0"])
+
+            with pytest.raises(NotLeader) as refused:
+                await leader.leave(name)
+
+            second = cluster.logs[refused.value.leader_id]
+            await until(lambda: second.is_leader)
+            await second.leave(name)
+            assert name not in [server.id for server in second.get_servers()]
+            assert await second.append(b"1") == 1
+
+    asyncio.run(story())
+
+
+def test_an_append_can_name_the_offset_that_it_expects(tmp_path: Path, certificates: Path) -> None:
+    async def story() -> None:
+        async with Cluster(tmp_path, certificates) as cluster:
+            cluster.start_all(["n1"])
+            log = await cluster.leader()
+
+            _, first = log.begin_append([b"0", b"1"], expected_offset=0)
+            _, second = log.begin_append([b"2"], expected_offset=2)
+            with pytest.raises(UnexpectedOffset):
+                log.begin_append([b"x"], expected_offset=2)
+
+            assert (await first, await second, log.end) == (0, 2, 3)
+
+    asyncio.run(story())
+
+
+def test_a_read_index_is_behind_all_that_was_acknowledged(tmp_path: Path, certificates: Path) -> None:
+    async def story() -> None:
+        async with Cluster(tmp_path, certificates) as cluster:
+            cluster.start_all(NAMES)
+            leader = await cluster.leader()
+            await leader.append(b"0")
+
+            assert await leader.read_index(10.0) == 1
+
+            for name, log in list(cluster.logs.items()):
+                if log is not leader:
+                    await cluster.stop(name)
+            with pytest.raises((TimeoutError, NotLeader)):
+                await leader.read_index(0.2)
+
+    asyncio.run(story())
+
+
+def test_what_the_engine_cannot_do_is_refused_by_its_name(tmp_path: Path, certificates: Path) -> None:
+    async def story() -> None:
+        async with Cluster(tmp_path, certificates) as cluster:
+            cluster.start_all(["n1"])
+            log = await cluster.leader()
+            batch = wire_frame(encode_batch([b"x"], producer_id=7))
+
+            for call in (log.promote("n1"), log.truncate(0), log.take_snapshot(), log.commit_cursor("g", 0)):
+                with pytest.raises(NotSupported, match="pysyncobj"):
+                    await call
+            with pytest.raises(NotSupported, match="pysyncobj"):
+                log.cursors()
+            with pytest.raises(NotSupported, match="pysyncobj"):
+                await log.append_batch(batch)
+            with pytest.raises(InvalidRequest):
+                await log.join("n2", "nowhere")
+            with pytest.raises(MembershipRefused):
+                await log.leave("n1")
+            assert log.end == 0
+
+    asyncio.run(story())
+
+
+def test_data_of_another_cluster_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "n1"
+    members = {NodeId("n1"): "127.0.0.1:1"}
+    Journal(folder, config=Config(), node=NodeId("n1"), cluster_id=CLUSTER_ID, members=members).close()
+
+    with pytest.raises(IdentityError, match="cluster"):
+        Journal(folder, config=Config(), node=NodeId("n1"), cluster_id="another", members=members)
