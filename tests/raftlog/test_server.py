@@ -531,7 +531,7 @@ async def until_stored(client: AsyncClient, value: bytes) -> int:
 def test_connections_that_say_nothing_hold_a_place_only_so_long(
     tmp_path: Path, certificates: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("raftlog.agent.HANDSHAKE_MS_MAX", 200)
+    monkeypatch.setattr("raftlog.net.listener.FIRST_BYTE_S_MAX", 0.2)
 
     async def scenario() -> None:
         async with serving(tmp_path, certificates, connections_max=4) as agent:
