@@ -53,10 +53,15 @@ STRUCTS = {
 
 
 def tables() -> dict[str, list[tuple[int, int, str]]]:
+    """Those of a log."""
+    return tables_in(FORMATS.read_text().partition("\n# The data directory of a node\n")[0])
+
+
+def tables_in(text: str) -> dict[str, list[tuple[int, int, str]]]:
     """(position, width, type) of each row of the byte tables, by the heading that they stand under."""
     found: dict[str, list[tuple[int, int, str]]] = {}
     heading = ""
-    for line in FORMATS.read_text().splitlines():
+    for line in text.splitlines():
         if line.startswith("#"):
             heading = line.lstrip("# ")
         elif line.startswith("| position | width"):
