@@ -83,6 +83,13 @@ RULES = {
     "raftlog.server.merging": Rule((*BASE, *EMBED), ()),
     "raftlog.server.call": Rule(BASE, ()),
     "raftlog.client": Rule((*BASE, *PB, *EMBED, "raftlog.wire", "raftlog.net"), ("grpc",)),
+    "raftlog.pysyncobj": Rule(
+        (
+            *BASE, *EMBED, "raftlog.distributed.frames", "raftlog.engine", "raftlog.net", "raftlog.raft", "raftlog.runtime",
+            "raftlog.storage", "raftlog.wire.raft_messages",
+        ),
+        ("pysyncobj",),
+    ),  # loaded by its name only
     "raftlog.config": Rule(
         (*BASE, *EMBED, "raftlog.engine", "raftlog.raft.config", "raftlog.net", "raftlog.config_peers", "raftlog.config_values"),
         ("pydantic", "pydantic_settings"),
@@ -100,6 +107,16 @@ RULES = {
     "raftlog.agent": Rule(
         (*BASE, *PB, *EMBED, "raftlog.config", "raftlog.net", "raftlog.runtime", "raftlog.server"), ("grpc", "uvloop")
     ),
+    "raftlog.testing": Rule(
+        (
+            *BASE, *EMBED, "raftlog.agent", "raftlog.client", "raftlog.config", "raftlog.config_peers",
+            "raftlog.distributed", "raftlog.engine", "raftlog.machines", "raftlog.net", "raftlog.raft", "raftlog.server",
+            "raftlog.storage",
+        ),
+        (),
+        ("uvloop",),
+    ),
+    "raftlog.testing.plugin": Rule(("raftlog.testing",), ("pytest",)),
     "raftlog.server_process": Rule(BASE, ()),
     "raftlog.demo": Rule((*BASE, "raftlog.server_process", "raftlog.client", "raftlog.net", "raftlog.server.acl"), ()),
     "raftlog.cli": Rule(("raftlog", *EMBED), ("typer", "rich", "pydantic")),
