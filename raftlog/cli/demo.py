@@ -27,7 +27,8 @@ def demo(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Run a server with mutual TLS in a temporary folder, produce the lines of a file, consume and compare.
+    """Run three servers with mutual TLS in a temporary folder, produce the lines of a file, kill the leader in the middle,
+    bring it back, consume from each and compare.
 
     Exit code 1 if anything that comes out differs from what went in, 143 if ended by SIGTERM.
     """

@@ -1,4 +1,4 @@
-"""The demo: makes certificates, runs a server as a process of its own, produces, consumes, compares."""
+"""The demo: three servers with mutual TLS, a file produced, the leader killed in the middle, everything compared."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Final
 
+from raftlog.client.answers import Server
 from raftlog.client.client import Client
-from raftlog.net.certificates import CertificatePlan, init_folder
-from raftlog.net.tls import TlsFiles
-from raftlog.server.acl import default_files
-from raftlog.server_process import server_process
+from raftlog.client.producer import ProducerConfig
+from raftlog.local_cluster import LocalCluster, local_cluster
 
+NODES: Final = 3
 TEXT_FILE: Final = Path(__file__).with_name("text.txt")
-RECORDS_DEFAULT: Final = 100_000  # the text of the package is repeated until there are so many
+RECORDS_DEFAULT: Final = 200_000  # the text of the package is repeated until there are so many
 SINGLES: Final = 200  # records sent one by one, to measure how long one takes
+CAUGHT_UP_S_MAX: Final = 60.0  # for the killed server, once it is back
+LOOK_S: Final = 0.05
 
 Progress = Callable[[str], None]
 
@@ -46,66 +48,104 @@ def play(lines: Sequence[bytes], progress: Progress) -> Result:
     """Everything, in a temporary folder that is gone afterwards."""
     result = Result()
     with tempfile.TemporaryDirectory(prefix="raftlog-demo-") as folder:
-        progress("making certificates")
+        progress(f"making certificates, starting {NODES} servers")
         start = time.perf_counter()
-        certs = Path(folder, "certs")
-        init_folder(certs, CertificatePlan(), extra_files=default_files())
-        result.note("certificates", f"an authority, a server, two clients, in {_ms(start)}")
-        progress("starting a server")
-        start = time.perf_counter()
-        with server_process(Path(folder), certs, {"node-name": "demo"}) as server:
-            result.note(
-                "server",
-                f"on {server.address} with mutual TLS, in {_ms(start)}",
-            )
-            tls = TlsFiles.in_folder(certs, "root-client")
-            with Client(server.address, tls=tls) as client:
-                _produce(client, lines, result, progress)
-                _consume(client, lines, result, progress)
+        with local_cluster(Path(folder), NODES) as cluster:
+            result.note("servers", f"{NODES} processes with mutual TLS, a leader after {_seconds(start)}")
+            with Client(list(cluster.addresses.values()), tls=cluster.tls, timeout_s=60.0) as client:
+                _produce(cluster, client, lines, result, progress)
+                _come_back(cluster, client, len(lines), result, progress)
+            for name in cluster.servers:
+                _compare(cluster, name, lines, result, progress)
+            with Client(list(cluster.addresses.values()), tls=cluster.tls) as client:
                 _produce_singles(client, result, progress)
-            progress("stopping the server")
+            progress("stopping the servers")
             start = time.perf_counter()
-        result.note("server", f"stopped cleanly in {_ms(start)}")
+        result.note("servers", f"stopped cleanly in {_seconds(start)}")
     return result
 
 
-def _produce(client: Client, lines: Sequence[bytes], result: Result, progress: Progress) -> None:
+def _produce(
+    cluster: LocalCluster, client: Client, lines: Sequence[bytes], result: Result, progress: Progress
+) -> None:
+    """Send all lines; when half are sent, kill the leader while batches are on their way to it."""
     progress(f"producing {len(lines):,} records")
+    half = len(lines) // 2
     start = time.perf_counter()
-    with client.producer() as producer:
-        handles = [producer.send(line) for line in lines]
+    with client.producer(ProducerConfig(answer_timeout_s=60.0)) as producer:
+        handles = [producer.send(line) for line in lines[:half]]
+        killed = next((server.name for server in client.servers() if server.is_leader), None)
+        assert killed is not None, "the cluster has a leader"
+        unanswered = sum(not handle.done() for handle in handles)
+        progress(f"killing the leader, {killed}, and going on")
+        cluster.servers[killed].kill()
+        killed_at = time.perf_counter()
+        handles += [producer.send(line) for line in lines[half:]]
+        producer.flush()
         offsets = [handle.result() for handle in handles]
     seconds = time.perf_counter() - start
     if offsets != list(range(len(lines))):
         result.differences.append("the records were not stored under the offsets 0, 1, 2...")
+    leader = next((server.name for server in client.servers() if server.is_leader), "nobody")
     rate = len(lines) / seconds
     result.note(
-        "produce", f"{len(lines):,} records, {sum(map(len, lines)):,} bytes, synced: {rate:,.0f} records/s",
+        "produce", f"{len(lines):,} records, {sum(map(len, lines)):,} bytes: {rate:,.0f} records/s, the kill included",
         records=len(lines), produce_records_per_s=round(rate),
+    )  # fmt: skip
+    result.note(
+        "SIGKILL",
+        f"to the leader {killed} with {unanswered:,} records on their way; {leader} leads, and the rest was stored "
+        f"{time.perf_counter() - killed_at:.1f} s later",
+        unanswered=unanswered,
+    )
+
+
+def _come_back(cluster: LocalCluster, client: Client, count: int, result: Result, progress: Progress) -> None:
+    """Start the killed server again, and wait until it has what it missed."""
+    progress("starting the killed server again")
+    start = time.perf_counter()
+    (name,) = cluster.start()
+    address = cluster.addresses[name]
+    deadline = time.monotonic() + CAUGHT_UP_S_MAX
+    while client.status(address).high_watermark < count:
+        if time.monotonic() > deadline:
+            result.differences.append(f"{name} has not caught up within {CAUGHT_UP_S_MAX:.0f} s")
+            return
+        time.sleep(LOOK_S)
+    result.note("restart", f"{name} is back, and has what it missed after {_seconds(start)}")
+
+
+def _compare(
+    cluster: LocalCluster, name: str, lines: Sequence[bytes], result: Result, progress: Progress
+) -> None:
+    """What one server alone serves must be the lines, each once, in order."""
+    progress(f"consuming from {name} and comparing")
+
+    def this_one(servers: Sequence[Server]) -> list[Server]:
+        return [server for server in servers if server.name == name]
+
+    start = time.perf_counter()
+    values: list[bytes] = []
+    with Client(cluster.addresses[name], tls=cluster.tls, picker=this_one) as client:
+        for batch in client.batches():
+            values += batch.to_pylist()
+    rate = len(values) / (time.perf_counter() - start)
+    is_equal = values == list(lines)
+    if not is_equal:
+        result.differences.append(f"{name}: {describe_difference(values, lines)}")
+    equal = "each record once, in order" if is_equal else "NOT what went in"
+    result.note(
+        f"consume {name}", f"{len(values):,} records, {equal}: {rate:,.0f} records/s",
+        consume_records_per_s=round(rate),
     )  # fmt: skip
 
 
-def _consume(client: Client, lines: Sequence[bytes], result: Result, progress: Progress) -> None:
-    progress("consuming and comparing")
-    start = time.perf_counter()
-    values: list[bytes] = []
-    for batch in client.batches():
-        values += batch.to_pylist()
-    seconds = time.perf_counter() - start
-    if values != list(lines):
-        place = next(
-            (i for i, (a, b) in enumerate(zip(values, lines, strict=False)) if a != b),
-            min(len(values), len(lines)),
-        )
-        result.differences.append(
-            f"{len(values):,} records came out, the first difference is at offset {place}"
-        )
-    rate = len(values) / seconds
-    equal = "equal to what went in" if not result.differences else "NOT what went in"
-    result.note(
-        "consume",
-        f"{len(values):,} records, {equal}: {rate:,.0f} records/s",
-        consume_records_per_s=round(rate),
+def describe_difference(values: Sequence[bytes], lines: Sequence[bytes]) -> str:
+    """Where what came out begins to differ from what went in."""
+    pairs = enumerate(zip(values, lines, strict=False))
+    place = next((offset for offset, (out, into) in pairs if out != into), min(len(values), len(lines)))
+    return (
+        f"{len(values):,} records came out, {len(lines):,} went in, the first difference is at offset {place}"
     )
 
 
@@ -119,10 +159,11 @@ def _produce_singles(client: Client, result: Result, progress: Progress) -> None
     times.sort()
     median, late = times[SINGLES // 2], times[SINGLES * 99 // 100]
     result.note(
-        "one by one", f"{SINGLES} records, each synced before its answer: {median:.1f} ms (99 %: {late:.1f})",
+        "one by one",
+        f"{SINGLES} records, each on the disks of a quorum before its answer: {median:.1f} ms (99 %: {late:.1f})",
         single_ms_median=round(median, 2), single_ms_p99=round(late, 2),
     )  # fmt: skip
 
 
-def _ms(start: float) -> str:
-    return f"{1000 * (time.perf_counter() - start):.0f} ms"
+def _seconds(start: float) -> str:
+    return f"{time.perf_counter() - start:.1f} s"

@@ -405,4 +405,7 @@ def test_the_demo_notices_a_record_that_comes_out_changed(monkeypatch: pytest.Mo
 
     result = play([b"one", b"two", b"three"], progress=lambda _: None)
 
-    assert result.differences == ["3 records came out, the first difference is at offset 1"]
+    assert result.differences == [
+        f"{name}: 3 records came out, 3 went in, the first difference is at offset 1"
+        for name in ("n1", "n2", "n3")
+    ]
