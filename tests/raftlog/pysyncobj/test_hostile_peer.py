@@ -7,6 +7,7 @@ import os
 import pickle
 from pathlib import Path
 from struct import pack
+from typing import Any
 
 import pytest
 
@@ -28,7 +29,7 @@ class Bomb:
     def __init__(self, folder: Path) -> None:
         self._folder = str(folder)
 
-    def __reduce__(self) -> object:
+    def __reduce__(self) -> tuple[Any, ...]:
         return os.mkdir, (self._folder,)
 
 

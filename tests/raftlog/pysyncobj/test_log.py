@@ -5,20 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from logstore import Config, Log, OffsetOutOfRange, Record
+from logstore import Log, OffsetOutOfRange, Record
 from logstore.encode import encode_batch
 from logstore.frame import wire_frame
-from raftlog.engine import NodeId
 from raftlog.errors import (
-    IdentityError,
     InvalidRequest,
     MembershipRefused,
     NotLeader,
     NotSupported,
     UnexpectedOffset,
 )
-from raftlog.pysyncobj.journal import Journal
-from tests.raftlog.pysyncobj.cluster import CLUSTER_ID, Cluster, until
+from tests.raftlog.pysyncobj.cluster import Cluster, until
 
 NAMES = ["n1", "n2", "n3"]
 
@@ -251,12 +248,3 @@ def test_what_the_engine_cannot_do_is_refused_by_its_name(tmp_path: Path, certif
             assert log.end == 0
 
     asyncio.run(story())
-
-
-def test_data_of_another_cluster_is_refused(tmp_path: Path) -> None:
-    folder = tmp_path / "n1"
-    members = {NodeId("n1"): "127.0.0.1:1"}
-    Journal(folder, config=Config(), node=NodeId("n1"), cluster_id=CLUSTER_ID, members=members).close()
-
-    with pytest.raises(IdentityError, match="cluster"):
-        Journal(folder, config=Config(), node=NodeId("n1"), cluster_id="another", members=members)
