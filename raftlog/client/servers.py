@@ -172,6 +172,8 @@ class Servers:
             listed = await self._ask(server.address)
             if any(one.is_leader for one in listed):
                 self._learn(listed)
+                if self._is_avoided(self._leader):
+                    await self._ask(self._leader)  # which takes it back if it answers
                 return
             without_leader = listed or without_leader
         self._learn(without_leader)
