@@ -88,12 +88,14 @@ class Connection(asyncio.Protocol):
         """The next frame, at most HANDSHAKE_BYTES_MAX long; ConnectionEnded if none comes any more."""
         if not self._waiting:
             if self.is_open:
-                self._transport.resume_reading()
                 self._asked = asyncio.get_running_loop().create_future()
                 await self._asked
             if not self._waiting:
                 raise ConnectionEnded(self._why())
-        return self._waiting.popleft()
+        frame = self._waiting.popleft()
+        if not self._waiting:
+            self.resume_reading()
+        return frame
 
     def listen(self, on_frame: Callable[[Frame], None], *, payload_bytes_max: int) -> None:
         """From now on `on_frame` is called with each frame, at once for those that are here."""

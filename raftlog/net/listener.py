@@ -128,10 +128,11 @@ class Listener:
         if self._is_folder_ours:
             _remove(self._folder, is_folder=True)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _accept_all(self) -> None:
         loop = asyncio.get_running_loop()
@@ -157,7 +158,8 @@ class Listener:
         else:
             self._count += 1
             self._by_address[address] += 1
-            self._spawn(self._sort(connection, address, _once(lambda: self._release(address))))
+            sorting = self._spawn(self._sort(connection, address, _once(lambda: self._release(address))))
+            sorting.add_done_callback(lambda task: connection.close() if task.cancelled() else None)  # before it began
 
     def _release(self, address: str) -> None:
         self._count -= 1
@@ -168,7 +170,11 @@ class Listener:
     def _refuse(self, connection: socket.socket, address: str, what: str, limit: int) -> None:
         connection.close()
         self._quiet.warning(
-            what, f"connection refused: as many {what} as are allowed limit=%d address=%s", limit, address
+            what,
+            "connection refused: as many as are allowed what=%s limit=%d address=%s",
+            what,
+            limit,
+            address,
         )
 
     async def _sort(self, connection: socket.socket, address: str, release: Callable[[], None]) -> None:

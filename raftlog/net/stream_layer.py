@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 import ssl
 from collections.abc import Collection
@@ -44,7 +45,10 @@ class StreamLayer:
         *,
         peer_names: Collection[str] = ("peer",),
     ) -> None:
-        """TlsError if files cannot be used. `peer_names`: common names of certificates that may connect to us."""
+        """Begin to accept, up to TLS; TlsError if the files cannot be used.
+
+        `peer_names`: common names of certificates that may connect to us.
+        """
         assert (server_tls is None) == (peer_tls is None), "TLS on one side only"
         self._listener = listener
         self._server_tls = TlsContext(server_tls, is_server=True) if server_tls is not None else None
@@ -54,9 +58,8 @@ class StreamLayer:
             asyncio.Queue()
         )  # None: closed; bounded by the listener
         self._tasks: set[asyncio.Task[None]] = set()
-        self._accepting: asyncio.Task[None] | None = None
         self._quiet = QuietLog(log, lambda: asyncio.get_running_loop().time())
-        self._is_closed = False
+        self._accepting = asyncio.get_running_loop().create_task(self._accept_all())
 
     @property
     def address(self) -> str:
@@ -64,8 +67,6 @@ class StreamLayer:
 
     async def accept(self) -> Connection:
         """The next connection from another server. ConnectionAbortedError once the listener or this is closed."""
-        if self._accepting is None and not self._is_closed:
-            self._accepting = asyncio.get_running_loop().create_task(self._accept_all())
         connection = await self._ready.get()
         if connection is None:
             self._ready.put_nowait(None)  # for whoever else waits
@@ -88,21 +89,15 @@ class StreamLayer:
             raise Unreachable(f"{address}: no answer within {timeout:g} s") from error
         except ssl.SSLCertVerificationError as error:
             raise Unreachable(f"{address}: its certificate is not trusted: {error.verify_message}") from error
-        except ssl.SSLError as error:
-            reason = (error.reason or str(error)).lower().replace("_", " ")
-            raise Unreachable(f"{address}: no TLS connection: {reason}") from error
-        except (OSError, ValueError) as error:
-            words = error.strerror if isinstance(error, OSError) else None
-            raise Unreachable(f"{address}: {words or error}") from error
+        except (OSError, ValueError) as error:  # ValueError: not host:port, or no name of a host
+            raise Unreachable(f"{address}: {_in_words(error)}") from error
 
     async def close(self) -> None:
         """End what is not yet accepted. The listener and the connections given out are their owners'."""
-        self._is_closed = True
-        tasks = [*self._tasks, *([self._accepting] if self._accepting is not None else [])]
+        tasks = [self._accepting, *self._tasks]
         for task in tasks:
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await asyncio.wait(tasks)
         while not self._ready.empty():
             connection = self._ready.get_nowait()
             if connection is not None:
@@ -152,10 +147,9 @@ class StreamLayer:
         except (OSError, TimeoutError) as error:
             accepted.socket.close()
             accepted.release()
-            reason = error.reason if isinstance(error, ssl.SSLError) else None
             self._quiet.warning(
                 accepted.address, "no TLS with one that connected as a server address=%s reason=%s",
-                accepted.address, reason or error or "too slow",
+                accepted.address, "too slow" if isinstance(error, TimeoutError) else _in_words(error),
             )  # fmt: skip
             return
         except BaseException:
@@ -210,3 +204,11 @@ def _prepare(connection: socket.socket) -> None:
     ):  # fmt: skip
         if hasattr(socket, option):
             connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+
+
+def _in_words(error: OSError | ValueError) -> str:
+    if isinstance(error, ssl.SSLError):
+        return f"no TLS connection: {(error.reason or str(error)).lower().replace('_', ' ')}"
+    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)  # asyncio puts in its own words what it did
+    return str(error) or type(error).__name__
