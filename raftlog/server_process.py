@@ -208,7 +208,7 @@ class ServerProcess:
         except subprocess.TimeoutExpired:
             self.kill()
             raise ServerFailed(f"the server did not stop within {STOP_S_MAX:.0f} s\n{self.tail}") from None
-        if code not in (0, -signal.SIGKILL):
+        if code not in (0, -signal.SIGKILL, -signal.SIGTERM):  # the last: it had not begun to listen to signals
             raise ServerFailed(f"the server ended with exit code {code}\n{self.tail}")
 
     def leave_running(self) -> None:
