@@ -6,9 +6,10 @@ of records, the leader's append time decide the stamp, so the frames of two repl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from struct import Struct
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -70,6 +71,10 @@ class Place(NamedTuple):
     chain: int  # its header CRC
 
 
+_new_unstamped: Final[Callable[[tuple[Any, ...]], Unstamped]] = partial(tuple.__new__, Unstamped)
+_new_place: Final[Callable[[tuple[int, ...]], Place]] = partial(tuple.__new__, Place)
+
+
 def unstamped_records(payload: Payload, time: int) -> Unstamped:
     """A batch that takes the next place in the log, whatever that is."""
     length = BODY_CRC_START + payload.size
@@ -127,7 +132,7 @@ def _check_records(index: int, term: int, data: bytes) -> Unstamped:
         raise CorruptBatch(
             f"entry {index}: a frame with checksum {body_crc:#010x}, computed {computed:#010x}"
         )
-    return Unstamped(length, term, time, kind, span, length, body_crc, (body,), b"")
+    return _new_unstamped((length, term, time, kind, span, length, body_crc, (body,), b""))
 
 
 def _check_compacted(index: int, term: int, data: bytes) -> Unstamped:
@@ -170,7 +175,7 @@ def stamp(entry: Unstamped, place: Place, buffers: list[BytesLike]) -> Place:
     else:
         buffers += (_pack_link(FRAME_MAGIC, chain), stamp_bytes)
     buffers += pieces
-    return Place(index + 1, offset + span, term, time, chain)
+    return _new_place((index + 1, offset + span, term, time, chain))
 
 
 def _compacted_headers(old: bytes, link_and_stamp: bytes) -> bytes:

@@ -19,7 +19,7 @@ from logstore.config import Config
 from logstore.cursor import View
 from logstore.directory import Directory
 from logstore.encode import encode_batch, encode_value
-from logstore.entry import TERM_LIMIT, check_entries
+from logstore.entry import check_entries
 from logstore.errors import (
     DiskFull,
     LogError,
@@ -326,10 +326,9 @@ class Log(ReadableLog):
 
         A crash meanwhile leaves the log without some of its last entries, an empty one, or the new one.
         """
-        if not (0 <= base.offset < OFFSET_LIMIT and base.index >= 0 and 0 <= base.term < TERM_LIMIT):
-            raise ValueError(
-                f"a log cannot start at offset {base.offset}, after entry {base.index} of term {base.term}"
-            )
+        *others, chain = base
+        if not all(0 <= one < OFFSET_LIMIT for one in others) or not 0 <= chain < 1 << 32:
+            raise ValueError(f"a log cannot start at offset {base.offset}, behind {base}")
         removing.begin_at(self._writer, base)
 
     def remove(self) -> None:

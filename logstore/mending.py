@@ -213,6 +213,8 @@ def damage(view: View, first: int, end: int) -> list[tuple[int, int]]:
 
 
 def replace_damaged(writer: Writer, entries: Sequence[RawEntry]) -> int:
+    if not entries:
+        return 0
     replaced = 0
     checked = check_entries(entries)
     with writer.maintenance():

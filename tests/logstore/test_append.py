@@ -19,6 +19,8 @@ from logstore import (
     CorruptBatch,
     EmptyBatch,
     Log,
+    LogClosed,
+    LogError,
     Record,
     RecordBatch,
     RecordTooLarge,
@@ -320,3 +322,30 @@ def test_segment_is_filled_up_to_its_limit_and_never_past_it(tmp_path: Path, syn
     assert {one.end_offset - one.base_offset for one in full} == {3}
     with Log(tmp_path, read_only=True) as log:
         assert all(one.bytes <= limit for one in log.segments())
+
+
+# ── time, and after closing ─────────────────────────────────────────────────────────────────────────
+
+
+def test_append_time_never_goes_back_whatever_the_clock_does(tmp_path: Path) -> None:
+    times = iter([50, 40, 60, 60, 10])
+    with Log(tmp_path, SMALL, clock=times.__next__) as log:
+        log.append(b"a")
+        log.append(b"b")
+        log.append_batch([b"c", b"d"])
+        log.append(b"e")
+        log.append(Record(b"f"))
+
+        assert log.read_many([0]) == [b"a"]
+        assert [record.timestamp for record in log.scan()] == [50, 50, 60, 60, 60, 60]
+
+
+@pytest.mark.parametrize("append", [*SINGLES, *BATCHES])
+def test_append_to_a_closed_log_says_so(tmp_path: Path, append: Append) -> None:
+    log = Log(tmp_path, SMALL)
+    log.close()
+
+    with pytest.raises(LogClosed):
+        append(log, b"v" if append in (Log.append, append_async) else [b"v"])
+
+    assert isinstance(log.failure, LogError)

@@ -263,6 +263,14 @@ def test_offset_of_an_entry_that_is_not_there_is_out_of_range(log: Log, index: i
         log.offset_of(index)
 
 
+@pytest.mark.parametrize("index", [-1, 2])
+def test_term_of_an_entry_that_is_not_there_is_out_of_range(log: Log, index: int) -> None:
+    log.append(b"a")
+
+    with pytest.raises(IndexOutOfRange):
+        log.term(index)
+
+
 @pytest.mark.parametrize("offset", [-1, 2])
 def test_entry_of_an_offset_that_is_not_there_is_out_of_range(log: Log, offset: int) -> None:
     log.append_raw(some_of_every_kind()[:3])
@@ -446,15 +454,13 @@ def test_truncation_keeps_segments_with_an_entry_that_is_still_needed(
     assert log.first_index == first_index
 
 
-@pytest.mark.parametrize(
-    "base",
-    [BASE._replace(index=-1), BASE._replace(term=1 << 63), BASE._replace(term=-1), BASE._replace(offset=-1)],
-)
-def test_place_that_cannot_be_changes_nothing(log: Log, base: Base) -> None:
+@pytest.mark.parametrize("field", Base._fields)
+@pytest.mark.parametrize("value", [-1, 1 << 63])
+def test_place_that_cannot_be_changes_nothing(log: Log, field: str, value: int) -> None:
     log.append(b"value")
 
     with pytest.raises(ValueError, match="a log cannot start at"):
-        log.begin_at(base)
+        log.begin_at(BASE._replace(**{field: value}))
 
     assert log.end == 1
 

@@ -116,6 +116,7 @@ def test_whole_log_has_no_damage_and_nothing_is_replaced(replicas: Replicas) -> 
     with replicas.open_with(lambda files: None) as log:
         assert log.damage(1, 41) == []
         assert log.replace_damaged(entries()) == 0
+        assert log.replace_damaged([]) == 0
 
 
 @pytest.mark.parametrize("index", [1, 2, 5, 13, 20, 39, 40])
