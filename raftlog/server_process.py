@@ -12,9 +12,9 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -103,7 +103,9 @@ class ServerProcess:
         """Its settings are in `folder`; see `write_settings`."""
         self.folder = folder
         self._process: subprocess.Popen[bytes] | None = None
-        self._starter: threading.Thread | None = None
+        # No signal interrupts this thread: what it was told to start is known, and so is stopped.
+        self._starter = ThreadPoolExecutor(1, thread_name_prefix="server-starter")
+        self._starter.submit(_nothing).result()  # it is there from now on
         self._log_start = 0  # bytes of its log that are of earlier runs
         self._address: str | None = None
 
@@ -118,10 +120,7 @@ class ServerProcess:
             log.replace(log.with_suffix(".log.1"))
         self._log_start = log.stat().st_size if log.exists() else 0
         self._address = None
-        # By a thread, since no signal interrupts it: what was started is known, and so is stopped.
-        self._starter = threading.Thread(target=self._spawn)
-        self._starter.start()
-        self._starter.join()
+        self._starter.submit(self._spawn).result()
 
     def _spawn(self) -> None:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RAFT")}
@@ -219,13 +218,16 @@ class ServerProcess:
 
     def _know(self) -> None:
         """Wait until a start that was interrupted is over."""
-        if self._starter is not None and self._starter.ident is not None:
-            self._starter.join()
+        self._starter.submit(_nothing).result()
 
     def _send(self, number: signal.Signals) -> None:
         if self.is_running:
             assert self._process is not None
             self._process.send_signal(number)
+
+
+def _nothing() -> None:
+    pass
 
 
 @contextmanager
