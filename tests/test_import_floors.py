@@ -85,7 +85,7 @@ RULES = {
     "raftlog.client": Rule((*BASE, *PB, *EMBED, "raftlog.wire", "raftlog.net"), ("grpc",)),
     "raftlog.pysyncobj": Rule(
         (
-            *BASE, *EMBED, "raftlog.distributed.frames", "raftlog.engine", "raftlog.net", "raftlog.raft", "raftlog.runtime",
+            *BASE, *EMBED, "raftlog.distributed.frames", "raftlog.distributed.status", "raftlog.engine", "raftlog.net", "raftlog.raft", "raftlog.runtime",
             "raftlog.storage", "raftlog.wire.raft_messages",
         ),
         ("pysyncobj",),

@@ -10,22 +10,21 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
+from logstore import LogError
 from raftlog.engine import NodeId
 from raftlog.errors import NodeFailed
 from raftlog.net.handshake import Identity
-from raftlog.net.peer_links import PeerLinks
+from raftlog.net.peer_links import MIB, LinkLimits, PeerLinks
 from raftlog.net.stream_layer import StreamLayer
 from raftlog.pysyncobj.codec import Fields, language
-from raftlog.pysyncobj.journal import Journal
+from raftlog.pysyncobj.journal import PAGE_BYTES, Journal
 from raftlog.pysyncobj.replica import Replica
 from raftlog.runtime.logging import get_logger
 
 log = get_logger(__name__)
 
 TICK_S: Final = 0.05
-QUEUED_BYTES_MAX: Final = (
-    8 * 1024 * 1024
-)  # to one node; it is sent nothing more until the system has taken some
+QUEUED_BYTES_MAX: Final = 8 * MIB  # to one node; it is sent nothing more until the system has taken some
 
 
 class Driver:
@@ -33,7 +32,6 @@ class Driver:
 
     def __init__(
         self,
-        node: NodeId,
         replica: Replica,
         identity: Identity,
         stream_layer: StreamLayer,
@@ -42,7 +40,6 @@ class Driver:
     ) -> None:
         self.failure: NodeFailed | None = None
         self.replica = replica
-        self._node = node
         self._journal: Journal = replica.journal
         self._on_turn = on_turn
         self._loop = asyncio.get_running_loop()
@@ -51,14 +48,18 @@ class Driver:
         self._planned: asyncio.Handle | None = None
         self._members = dict(replica.outbox.members)
         self._is_closed = False
+        log_config = self._journal.log.config
         self._links = PeerLinks(
-            node,
+            self._journal.node,
             identity,
             stream_layer,
             self._members,
             self._receive,
             self._lost,
-            language=language(self._journal.log.config),
+            limits=LinkLimits(
+                bulk_frame_bytes_max=max(64 * MIB, 2 * PAGE_BYTES + log_config.batch_bytes_max)
+            ),
+            language=language(log_config),
         )
         self._timer = self._loop.call_soon(self._tick)
 
@@ -74,7 +75,11 @@ class Driver:
         self._is_closed = True
         self._stop()
         await self._links.close()
-        self.replica.destroy()  # closes the journal, too
+        try:
+            self.replica.destroy()  # closes the journal, too
+        except (LogError, OSError):
+            if self.failure is None:
+                raise
 
     def _stop(self) -> None:
         self._timer.cancel()
@@ -99,7 +104,7 @@ class Driver:
         try:
             self._run_once()
         except Exception as error:  # of the disk, or a bug: what is in memory and on disk may differ, so stop
-            log.error("node takes part no more", node=self._node, reason=str(error), exc_info=error)
+            log.error("node takes part no more", node=self._journal.node, reason=str(error), exc_info=error)
             self.failure = NodeFailed(f"this server takes part in the cluster no more: {error}")
             self._stop()
         self._on_turn()

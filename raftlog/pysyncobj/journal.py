@@ -7,7 +7,7 @@ PySyncObj's own journal is not synced, has no checksums and holds every entry in
 it keeps beside the entries: term and vote (twice), how far the log is known to be committed, and the members as of there.
 
     pysyncobj.json  whose data this is, and who the members are
-    log/            the entries
+    log/            the entries; none is ever removed, because there are no snapshots to bring a newcomer up with
     state-a, -b     term and vote
     commit          how far the log is known to be committed and applied
 """
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 import os
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, NamedTuple, overload
@@ -36,6 +35,7 @@ from raftlog.storage.hard_state import NAMES as STATE_FILES
 from raftlog.storage.hard_state import HardStateFiles
 
 NAME: Final = "pysyncobj.json"
+FORMAT_VERSION: Final = 1
 LOG_FOLDER: Final = "log"
 RECENT_BYTES_MAX: Final = (
     8 * 1024 * 1024
@@ -102,10 +102,13 @@ class Journal:
     ) -> None:
         """Open it, or make it for a node whose cluster has these members (addresses; they count only then).
 
+        It holds term and vote, so it must not be made anew for a node that has voted: join it under another name.
+
         Raises IdentityError if it is another's, LostEntries if entries that were committed are not there, DamagedState,
         and what logstore raises.
         """
-        self.folder = os.fspath(folder)
+        assert node in members, "a server has to be told all members, itself among them"
+        self.folder, self.node, self.cluster_id = os.fspath(folder), node, cluster_id
         self._fs = fs = OsFileSystem()
         is_new = not fs.exists(f"{self.folder}/{NAME}")
         fs.make_directory(self.folder)
@@ -114,8 +117,8 @@ class Journal:
             config, retention_bytes_max=None, retention_age_ms_max=None, retention_records_max=None
         )
         if is_new:
-            self._make(node, cluster_id, members)
-        self.members, self.directory_id, index = self._read(node, cluster_id)
+            self._make(members)
+        self.members, index = self._read()
         self.log = Log(f"{self.folder}/{LOG_FOLDER}", replace(limits, sync="always"))
         self._state = HardStateFiles(fs, self.folder)
         self._commit = CommitFile(fs, self.folder)
@@ -136,7 +139,7 @@ class Journal:
 
     # ── whose it is ──
 
-    def _make(self, node: NodeId, cluster_id: str, members: Mapping[NodeId, str]) -> None:
+    def _make(self, members: Mapping[NodeId, str]) -> None:
         if self._fs.exists(f"{self.folder}/{LOG_FOLDER}/LOCK"):
             raise IdentityError(
                 f"{self.folder} holds a log that this engine did not make: use an empty directory"
@@ -144,31 +147,30 @@ class Journal:
         for name in (*STATE_FILES, COMMIT_FILE):  # of an attempt that was interrupted
             remove_tree(self._fs, f"{self.folder}/{name}")
         HardStateFiles.create(self._fs, self.folder)
-        self._node, self._cluster_id, self.directory_id = node, cluster_id, str(uuid.uuid4())
         self._write({id: Member(address, "") for id, address in members.items()}, FIRST_INDEX)
 
     def _write(self, members: Members, index: int) -> None:
         content = {
-            "format": 1, "node": self._node, "cluster_id": self._cluster_id, "directory_id": self.directory_id,
-            "index": index, "members": members,
+            "format": FORMAT_VERSION, "node": self.node, "cluster_id": self.cluster_id, "index": index, "members": members,
         }  # fmt: skip
         replace_whole(self._fs, f"{self.folder}/{NAME}", [json.dumps(content, indent=1).encode()])
 
-    def _read(self, node: NodeId, cluster_id: str) -> tuple[Members, str, int]:
+    def _read(self) -> tuple[Members, int]:
+        """The members, and the index as of which they were written."""
         path = f"{self.folder}/{NAME}"
+        wanted = [FORMAT_VERSION, self.node, self.cluster_id]
         try:
             content = json.loads(read_whole(self._fs, path))
-            known = content["format"], content["node"], content["cluster_id"]
+            known = [content["format"], content["node"], content["cluster_id"]]
             members = {NodeId(id): Member(*fields) for id, fields in content["members"].items()}
-            directory_id, index = str(content["directory_id"]), int(content["index"])
+            index = int(content["index"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise IdentityError(
                 f"{path} is damaged ({error}): begin with an empty directory and join again"
             ) from error
-        if known != (1, node, cluster_id):
-            raise IdentityError(f"{path}: format, node and cluster are {known}, not {(1, node, cluster_id)}")
-        self._node, self._cluster_id = node, cluster_id
-        return members, directory_id, index
+        if known != wanted:
+            raise IdentityError(f"{path}: format, node and cluster are {known}, not {wanted}")
+        return members, index
 
     def newest_members(self) -> Members:
         """As of the last entry: a change counts from when it is appended."""
@@ -286,9 +288,11 @@ class Journal:
         self.close()
 
     def close(self) -> None:
-        self.log.close()
-        self._state.close()
-        self._commit.close()
+        try:
+            self.log.close()
+        finally:
+            self._state.close()
+            self._commit.close()
 
 
 def _obey(change: Change, members: Members) -> None:

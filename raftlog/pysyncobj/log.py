@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Any, Final, NoReturn
 
 from pysyncobj import FAIL_REASON
 
 from logstore import Config, LogClosed, OffsetOutOfRange, QueueFull, Record
 from logstore.reading import Frames
 from raftlog.distributed.frames import Batch, Value, make_frame
+from raftlog.distributed.status import MemberStatus, NodeStatus
 from raftlog.engine import NodeId
 from raftlog.errors import (
     InvalidRequest,
@@ -30,7 +29,8 @@ from raftlog.net.stream_layer import StreamLayer
 from raftlog.pysyncobj.codec import Change
 from raftlog.pysyncobj.driver import Driver
 from raftlog.pysyncobj.journal import Journal, Member, Members
-from raftlog.pysyncobj.replica import Replica
+from raftlog.pysyncobj.replica import Outcome, Replica
+from raftlog.pysyncobj.requests import Requests
 from raftlog.runtime.logging import get_logger
 
 log = get_logger(__name__)
@@ -39,41 +39,6 @@ ENGINE: Final = "pysyncobj"
 OUTCOME_S_MAX: Final = 10.0  # for a change or a read
 MEMBERS_MAX: Final = 64
 ROLES: Final = ("follower", "candidate", "leader")  # by PySyncObj's numbers
-
-
-class Server(NamedTuple):
-    """A member, as clients and operators are told of it. What only a leader knows is empty elsewhere."""
-
-    id: str
-    address: str
-    directory_id: str
-    is_leader: bool
-    is_voter: bool
-    match_index: int
-    state: str
-    is_active: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Status:
-    """What this node is and believes."""
-
-    node_id: str
-    cluster_id: str
-    directory_id: str
-    role: str
-    term: int
-    leader_id: str
-    first_index: int
-    last_index: int
-    commit_index: int
-    applied_index: int
-    snapshot_index: int
-    members: tuple[Server, ...]
-    configuration: str
-    engine: str
-    trouble: str
-    format_version: int
 
 
 class SyncObjLog:
@@ -85,48 +50,39 @@ class SyncObjLog:
 
     def __init__(
         self,
-        folder: str | os.PathLike[str],
+        journal: Journal,
         stream_layer: StreamLayer,
+        identity: Identity,
         *,
-        node: NodeId,
-        cluster_id: str,
-        address: str,
-        members: Mapping[NodeId, str],
         joins: bool = False,
-        config: Config | None = None,
         election_timeout_s_min: float = 1.0,
         election_timeout_s_max: float = 2.0,
     ) -> None:
-        """Open the node, and start it. `members`: addresses of all servers, itself among them, for its first start.
+        """Start the node of this journal, which is closed with it.
 
-        `joins`: the cluster exists, and its leader is asked to `join` this node. Errors are those of Journal.
+        `joins`: the cluster exists, and its leader will be asked to `join` this node.
         """
-        assert node in members, "a server has to be told all members, itself among them"
-        self.config = config or Config()
-        self._id = node
-        self._cluster_id = cluster_id
-        self._journal = Journal(folder, self.config, node=node, cluster_id=cluster_id, members=members)
-        self._replica = Replica(
-            node,
-            self._journal,
+        self.config: Config = journal.log.config
+        self._journal = journal
+        self._identity = identity
+        self._replica = replica = Replica(
+            journal,
             election_timeout_s_min=election_timeout_s_min,
             election_timeout_s_max=election_timeout_s_max,
             may_campaign=not joins,
         )
-        identity = Identity(cluster_id=cluster_id, directory_id=self._journal.directory_id, address=address)
+        self._requests = Requests(journal.log.offset_of, self._not_leader)
         self._one_change = asyncio.Lock()  # PySyncObj's own guard against two changes at once never guards
-        self._pending: dict[
-            asyncio.Future[int], tuple[int, int]
-        ] = {}  # bytes and span, in the order of the log
-        self._pending_bytes = 0
-        self._seen: Any = None  # what `_until` conditions depend on, as of the last turn
+        self._seen: tuple[Any, ...] = (
+            False,
+        )  # what callers may wait for, as of the last turn; first: the term it leads
         self._changed = asyncio.Event()  # a new one after each change
         self._is_closed = False
-        self.end = self._journal.log.offset_of(self._journal.applied + 1)
-        self._driver = Driver(node, self._replica, identity, stream_layer, on_turn=self._look)
+        self.end = journal.log.offset_of(journal.applied + 1)  # the high watermark: moved after each turn
+        self._driver = Driver(replica, identity, stream_layer, on_turn=self._look)
         log.warning(
-            "this cluster runs on PySyncObj, which can lose acknowledged records; use engine = \"raft\" for data that matters",
-            node=node, engine=ENGINE,
+            'this cluster runs on PySyncObj, which can lose acknowledged records; use engine = "raft" for data that matters',
+            node=journal.node, engine=ENGINE,
         )  # fmt: skip
 
     async def close(self) -> None:
@@ -134,7 +90,7 @@ class SyncObjLog:
         if self._is_closed:
             return
         self._is_closed = True
-        self._fail_pending(
+        self._requests.fail_all(
             OutcomeUnknown("the server stopped before a quorum had it; it may be stored later, or never")
         )
         self._wake()
@@ -148,7 +104,7 @@ class SyncObjLog:
         if self._driver.failure is None:
             self.end = self._journal.log.offset_of(applied + 1)
         else:
-            self._fail_pending(self._driver.failure)
+            self._requests.fail_all(self._driver.failure)
         leads = bool(replica._isLeader())
         term = replica.raftCurrentTerm
         seen = (
@@ -156,11 +112,11 @@ class SyncObjLog:
             replica.is_ready,
             replica.leader,
             applied,
-            len(self._pending),
+            len(self._requests),
             self._driver.failure,
         )
-        if self._seen is not None and self._seen[0] and self._seen[0] != seen[0]:
-            self._fail_pending(
+        if self._seen[0] and self._seen[0] != seen[0]:
+            self._requests.fail_all(
                 OutcomeUnknown(
                     "leadership was lost before a quorum had it; whether it was stored is not known"
                 )
@@ -185,10 +141,6 @@ class SyncObjLog:
         if self._driver.failure is not None:
             raise self._driver.failure
 
-    def _fail_pending(self, error: Exception) -> None:
-        for future in list(self._pending):
-            self._settle(future, error)
-
     # ── who leads ───────────────────────────────────────────────────────────────────────────────────
 
     @property
@@ -199,12 +151,12 @@ class SyncObjLog:
     def require_leader(self) -> None:
         self._require_open()
         if not self.is_leader:
-            raise self.not_leader()
+            raise self._not_leader()
 
-    def not_leader(self) -> NotLeader:
+    def _not_leader(self) -> NotLeader:
         """Says who leads, as far as this node knows."""
         leader = self._replica.leader
-        if leader is None or leader == self._id or leader not in self._members:
+        if leader is None or leader == self._journal.node or leader not in self._members:
             return NotLeader()
         return NotLeader(leader, self._members[leader].address)
 
@@ -212,7 +164,7 @@ class SyncObjLog:
         """Who leads, once that is known and, if it is this node, it can take appends; TimeoutError."""
 
         def is_known() -> bool:
-            return self._replica.leader not in (None, self._id) or self.is_leader
+            return self._replica.leader not in (None, self._journal.node) or self.is_leader
 
         async with asyncio.timeout(timeout_s):
             await self._until(is_known)
@@ -224,7 +176,7 @@ class SyncObjLog:
         """Hand over to a server that has the whole log; returns who leads then. MembershipRefused."""
         async with self._one_change:
             self.require_leader()
-            if to == self._id:
+            if to == self._journal.node:
                 return to
             return await self._hand_over(to)
 
@@ -239,7 +191,7 @@ class SyncObjLog:
         self._driver.soon()
         try:
             async with asyncio.timeout(OUTCOME_S_MAX):
-                await self._until(lambda: self._replica.leader not in (None, self._id))
+                await self._until(lambda: self._replica.leader not in (None, self._journal.node))
         except TimeoutError:
             raise OutcomeUnknown(f"nobody has taken over within {OUTCOME_S_MAX:.0f} s") from None
         leader = self._replica.leader
@@ -256,51 +208,25 @@ class SyncObjLog:
         frame = make_frame(batch, self.config, time=time.time_ns())
         if frame.sequence is not None:
             _refuse("does not recognise batches that are sent again: leave the producer's id out")
-        if self._pending_bytes and self._pending_bytes + len(frame.data) > self.config.pending_bytes_max:
-            raise QueueFull(self._pending_bytes)
+        size = len(frame.data)
+        if self._requests.size and self._requests.size + size > self.config.pending_bytes_max:
+            raise QueueFull(self._requests.size)
         if expected_offset is not None:
             self._require_end(expected_offset)
-        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._pending[future] = len(frame.data), frame.record_count
-        self._pending_bytes += len(frame.data)
-        self._replica.append(frame.data, partial(self._outcome, future))
+        ask = partial(self._replica.append, frame.data)
+        future = self._requests.begin(ask, size=size, records=frame.record_count)
         self._driver.soon()
         return frame.record_count, future
 
     def _require_end(self, expected_offset: int) -> None:
-        end = self.end + sum(span for _, span in self._pending.values())
+        end = self.end + self._requests.records
         if end != expected_offset:
             raise UnexpectedOffset(expected_offset, end)
 
-    def _outcome(self, future: asyncio.Future[int], result: Any, reason: int) -> None:
-        done = reason == FAIL_REASON.SUCCESS
-        self._settle(future, self._journal.log.offset_of(result) if done else self._error_of(reason))
-
-    def _settle(self, future: asyncio.Future[int], outcome: int | Exception) -> None:
-        size, _ = self._pending.pop(future, (0, 0))
-        self._pending_bytes -= size
-        if future.done():  # its caller has gone, or was told before that it is not known
-            return
-        if isinstance(outcome, Exception):
-            future.set_exception(outcome)
-        else:
-            future.set_result(outcome)
-
-    def _error_of(self, reason: int) -> Exception:
-        match reason:
-            case FAIL_REASON.REQUEST_DENIED:
-                return MembershipRefused("another change is not done yet, or nothing would change")
-            case FAIL_REASON.QUEUE_FULL:
-                return QueueFull(self._pending_bytes)
-            case FAIL_REASON.NOT_LEADER | FAIL_REASON.MISSING_LEADER | FAIL_REASON.DISCARDED:
-                return self.not_leader()
-            case _:
-                return OutcomeUnknown("leadership changed; whether it was stored is not known")
-
     async def room(self) -> None:
         """Return when a batch that was begun is settled; at once if there is none."""
-        count = len(self._pending)
-        await self._until(lambda: not count or len(self._pending) < count)
+        count = len(self._requests)
+        await self._until(lambda: not count or len(self._requests) < count)
 
     async def append(self, value: Value, *, expected_offset: int | None = None) -> int:
         """The offset of the record, once it is committed."""
@@ -351,11 +277,9 @@ class SyncObjLog:
             await self._done(self._replica.append_nothing)
         return self.end
 
-    async def _done(self, ask: Callable[[Callable[[Any, int], None]], None]) -> None:
+    async def _done(self, ask: Callable[[Outcome], None]) -> None:
         """Return once what is asked for is applied here."""
-        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._pending[future] = 0, 0
-        ask(partial(self._outcome, future))
+        future = self._requests.begin(ask)
         self._driver.soon()
         await future
 
@@ -381,7 +305,7 @@ class SyncObjLog:
             known = self._members.get(node)
             if known is not None and known.address == addr and directory_id in ("", known.directory_id):
                 return
-            if node == self._id:
+            if node == self._journal.node:
                 raise MembershipRefused(f"{node} leads: PySyncObj cannot change the address of who leads")
             if known is None and len(self._members) >= MEMBERS_MAX:
                 raise MembershipRefused(f"there are {MEMBERS_MAX} members already; remove one first")
@@ -401,9 +325,9 @@ class SyncObjLog:
                 return
             if len(self._members) == 1:
                 raise MembershipRefused(f"{node} is the only server; a cluster cannot be without one")
-            if node == self._id:
+            if node == self._journal.node:
                 await self._hand_over("")
-                raise self.not_leader()
+                raise self._not_leader()
             await self._change(Change(False, node, *member))
             log.info("member removed", member=node)
 
@@ -416,23 +340,29 @@ class SyncObjLog:
                 f"no outcome within {OUTCOME_S_MAX:.0f} s; it may be done later, or never"
             ) from None
 
-    def get_servers(self) -> list[Server]:
+    def get_servers(self) -> tuple[MemberStatus, ...]:
         """The members as this node knows them, by name."""
-        status = self._replica.getStatus()
-        leader, leads = self._replica.leader, self._replica._isLeader()
-        servers = []
-        for node, (address, directory_id) in sorted(self._members.items()):
-            match = int(status.get(f"match_idx_server_{node}", 0)) if leads else 0
-            is_active = bool(status.get(f"partner_node_status_server_{node}", node == self._id))
-            servers.append(Server(node, address, directory_id, node == leader, True, match, "", is_active))
-        return servers
+        known = self._replica.getStatus()
+        leader = self._replica.leader
+        return tuple(
+            MemberStatus(
+                id=node,
+                address=address,
+                directory_id=directory_id,
+                is_voter=True,
+                is_leader=node == leader,
+                match_index=known.get(f"match_idx_server_{node}", 0) if self.is_leader else 0,
+                is_active=bool(known.get(f"partner_node_status_server_{node}", node == self._journal.node)),
+            )
+            for node, (address, directory_id) in sorted(self._members.items())
+        )
 
-    def status(self) -> Status:
+    def status(self) -> NodeStatus:
         replica, journal = self._replica, self._journal
-        return Status(
-            node_id=self._id,
-            cluster_id=self._cluster_id,
-            directory_id=journal.directory_id,
+        return NodeStatus(
+            node_id=journal.node,
+            cluster_id=journal.cluster_id,
+            directory_id=self._identity.directory_id,
             role=ROLES[replica.getStatus()["state"]],
             term=replica.raftCurrentTerm,
             leader_id=replica.leader or "",
@@ -441,10 +371,10 @@ class SyncObjLog:
             commit_index=replica.raftCommitIndex,
             applied_index=replica.raftLastApplied,
             snapshot_index=0,
-            members=tuple(self.get_servers()),
+            members=self.get_servers(),
             configuration=f"voters=({' '.join(sorted(self._members))})",
             engine=ENGINE,
-            trouble=str(self._driver.failure or ""),
+            trouble=str(self._driver.failure or ("" if replica.leader else "no leader is known")),
             format_version=1,
         )
 

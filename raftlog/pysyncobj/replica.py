@@ -101,7 +101,6 @@ class Replica(SyncObj):  # type: ignore[misc]
 
     def __init__(
         self,
-        node: NodeId,
         journal: Journal,
         *,
         election_timeout_s_min: float,
@@ -110,7 +109,7 @@ class Replica(SyncObj):  # type: ignore[misc]
     ) -> None:
         """Not `may_campaign`: not before a leader has sent entries."""
         members = journal.newest_members()
-        members.pop(node, None)
+        members.pop(journal.node, None)
         self.journal = journal
         self.outbox = Outbox(members)
         self._may_campaign = may_campaign
@@ -130,7 +129,7 @@ class Replica(SyncObj):  # type: ignore[misc]
         )
         with _journal_made_by(lambda _: journal):
             others = [Peer(id, member) for id, member in members.items()]
-            super().__init__(Node(node), others, conf, nodeClass=Node, transport=self.outbox)
+            super().__init__(Node(journal.node), others, conf, nodeClass=Node, transport=self.outbox)
         self._SyncObj__raftLastApplied = journal.applied  # it would apply all from the first entry on again
 
     # ── what it is asked ──

@@ -7,10 +7,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Self
 
+from logstore import Config
 from raftlog.engine import NodeId
+from raftlog.net.handshake import Identity
 from raftlog.net.listener import Listener
 from raftlog.net.stream_layer import StreamLayer
 from raftlog.net.tls import TlsFiles
+from raftlog.pysyncobj.journal import Journal
 from raftlog.pysyncobj.log import SyncObjLog
 
 DEADLINE_S = 30.0  # of whatever a test waits for; far more than any needs
@@ -45,13 +48,12 @@ class Cluster:
     def start(self, name: str, members: Iterable[str], *, joins: bool = False) -> SyncObjLog:
         address = self.address(name)
         self._layers[name] = StreamLayer(self._listeners[name], self._tls, self._tls)
+        node, known = NodeId(name), {NodeId(member): self.address(member) for member in members}
+        journal = Journal(self.folder / name, Config(), node=node, cluster_id=CLUSTER_ID, members=known)
         self.logs[name] = SyncObjLog(
-            self.folder / name,
+            journal,
             self._layers[name],
-            node=NodeId(name),
-            cluster_id=CLUSTER_ID,
-            address=address,
-            members={NodeId(member): self.address(member) for member in members},
+            Identity(cluster_id=CLUSTER_ID, directory_id=f"of {name}", address=address),
             joins=joins,
             election_timeout_s_min=0.5,
             election_timeout_s_max=1.0,

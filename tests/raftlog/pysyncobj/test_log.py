@@ -115,7 +115,7 @@ def test_followers_name_the_leader(tmp_path: Path, certificates: Path) -> None:
             cluster.start_all(NAMES)
             leader = (await cluster.leader()).status().node_id
             follower = next(log for name, log in cluster.logs.items() if name != leader)
-            await until(lambda: follower.not_leader().leader_id == leader)
+            await until(lambda: follower.status().leader_id == leader)
 
             with pytest.raises(NotLeader, match=leader) as refused:
                 await follower.append(b"x")
