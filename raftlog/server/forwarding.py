@@ -30,6 +30,9 @@ ANSWER_S_MAX: Final = 30.0  # for a call without a deadline of its own
 CLOSE_GRACE_S: Final = 30.0  # for what is under way on a channel that is not used any more
 KEEPALIVE_MS: Final = 20_000  # a leader that has vanished is noticed after this and KEEPALIVE_TIMEOUT_MS
 KEEPALIVE_TIMEOUT_MS: Final = 10_000
+# Between attempts to connect. gRPC's own pause grows to two minutes, in which a leader that is back is not asked.
+RECONNECT_MS_MIN: Final = 100
+RECONNECT_MS_MAX: Final = 1_000
 
 Response = TypeVar("Response")
 
@@ -132,6 +135,8 @@ class Forwarder:
             ("grpc.max_send_message_length", self._message_bytes_max),
             ("grpc.keepalive_time_ms", KEEPALIVE_MS),
             ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+            ("grpc.initial_reconnect_backoff_ms", RECONNECT_MS_MIN),
+            ("grpc.max_reconnect_backoff_ms", RECONNECT_MS_MAX),
             ("grpc.use_local_subchannel_pool", 1),  # else a new channel would go on with the old certificate
         )
         if self._identity is None:

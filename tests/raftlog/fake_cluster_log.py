@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import logstore
-from logstore import Config, RecordBatch
+from logstore import Config, RawEntry, RecordBatch
 from logstore.batch import check_wire_frame
 from logstore.encode import encode_batch
 from logstore.frame import parse_frame_header, wire_frame
@@ -76,6 +76,7 @@ class FakeClusterLog(logstore.Log):
         self.batches_begun: list[tuple[int, int, int, int]] = []  # (producer, epoch, first sequence, count)
         self.asked: list[tuple[Any, ...]] = []  # what was asked of the cluster
         self.kept: dict[str, int] = {}  # cursors
+        self.held: list[RawEntry] = []  # what a server that mends its log can fetch
         self._stored: dict[int, list[_Stored]] = {}  # by producer
         self._next_offset = self.end
 
@@ -176,6 +177,11 @@ class FakeClusterLog(logstore.Log):
 
     def cursors(self) -> list[FakeCursor]:
         return [FakeCursor(group, offset, 5) for group, offset in self.kept.items()]
+
+    def committed_entries(self, first: int, end: int, bytes_max: int) -> list[RawEntry]:
+        """Up to two of those that were put into `held`."""
+        self.asked.append(("entries", first))
+        return [entry for entry in self.held if first <= entry.index < end][:2]
 
     def _ask(self, *what: Any) -> None:
         self.require_leader()

@@ -23,7 +23,7 @@ from raftlog.pb.raftlog.v1.cluster_pb2_grpc import ClusterStub
 from raftlog.runtime.metrics import Metrics
 from raftlog.server.call import Call
 from raftlog.server.cluster_service import ClusterService
-from raftlog.server.forwarding import Forwarder
+from raftlog.server.forwarding import RECONNECT_MS_MAX, Forwarder
 from raftlog.server.grpc_binding import GrpcBinding
 from raftlog.server.service import LogService
 from raftlog.server.status import RefusedByLeader
@@ -61,7 +61,9 @@ class Node:
 
 
 @asynccontextmanager
-async def node(folder: Path, certificates: Path | None, *, peers: Path | None = None) -> AsyncIterator[Node]:
+async def node(
+    folder: Path, certificates: Path | None, *, peers: Path | None = None, port: int = 0
+) -> AsyncIterator[Node]:
     """One that listens; with `peers` as the folder of its own certificate towards others."""
     async with AsyncExitStack() as parts:
         log = parts.enter_context(FakeClusterLog(folder))
@@ -76,10 +78,10 @@ async def node(folder: Path, certificates: Path | None, *, peers: Path | None = 
             (binding.log_service(service), binding.cluster_service(ClusterService(log, seen, leader)))
         )
         if certificates is None:
-            port = server.add_insecure_port("127.0.0.1:0")
+            port = server.add_insecure_port(f"127.0.0.1:{port}")
         else:
             files = TlsFiles.in_folder(certificates, "server")
-            port = server.add_secure_port("127.0.0.1:0", server_credentials(files))
+            port = server.add_secure_port(f"127.0.0.1:{port}", server_credentials(files))
         await server.start()
         parts.push_async_callback(server.stop, None)
         yield Node(log, service, seen, f"127.0.0.1:{port}")
@@ -279,6 +281,36 @@ def test_a_leader_that_cannot_be_reached_leaves_the_outcome_unknown(
                 assert metadata_of(error)[RETRY_PUSHBACK_KEY] == "100"
 
     run(scenario())
+
+
+def test_a_leader_that_is_back_at_its_address_is_found_again_soon(tmp_path: Path, certificates: Path) -> None:
+    async def scenario() -> None:
+        async with (
+            node(tmp_path / "follower", certificates) as follower,
+            stubs(follower, certificates) as (log, _),
+        ):
+            async with node(tmp_path / "leader", certificates) as leader:
+                follower.log.elsewhere = NotLeader("leader", leader.address)
+                assert (await log.Produce(produce(b"x"))).offset == 0
+            failed_until = asyncio.get_running_loop().time() + 2 * RECONNECT_MS_MAX / 1000
+            while asyncio.get_running_loop().time() < failed_until:  # gRPC waits longer after each attempt
+                await status_of(log.Produce(produce(b"x")))
+                await asyncio.sleep(0.02)
+            port = int(leader.address.rpartition(":")[2])
+            async with node(tmp_path / "leader", certificates, port=port):
+                await until_produced(log)
+
+    run(scenario())
+
+
+async def until_produced(log: Any) -> None:
+    async with asyncio.timeout(CALL_S_MAX):
+        while True:
+            try:
+                await log.Produce(produce(b"x"))
+                return
+            except grpc.aio.AioRpcError:
+                await asyncio.sleep(0.02)
 
 
 def test_a_deadline_ends_the_call_to_the_leader_too(tmp_path: Path, certificates: Path) -> None:

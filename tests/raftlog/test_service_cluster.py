@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from logstore import Kind, RawEntry
 from raftlog.errors import InvalidRequest, NotCaughtUp, NotLeader, PermissionDenied, Unauthenticated
 from raftlog.pb.raftlog.v1 import cluster_pb2 as pb
 from raftlog.server.call import Access, Call
@@ -217,5 +218,43 @@ def test_who_takes_over_is_told(log: FakeClusterLog) -> None:
     async def scenario() -> None:
         answer = await service_of(log).transfer_leadership(pb.TransferLeadershipRequest(), ROOT)
         assert answer.leader_id == "two"
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("first", "end", "expected", "asked"),
+    [
+        (2, 7, [2, 3, 4, 5, 6], [2, 4, 6]),
+        (3, 4, [3], [3]),
+        (5, 9, [5, 6], [5, 7]),
+        (9, 12, [], [9]),
+        (4, 4, [], []),
+    ],
+)
+def test_a_server_fetches_entries_to_the_end_or_up_to_what_is_missing(
+    log: FakeClusterLog, first: int, end: int, expected: list[int], asked: list[int]
+) -> None:
+    log.held = [RawEntry(index, 3, Kind.COMMAND, b"%d" % index) for index in range(2, 7)]
+
+    async def scenario() -> None:
+        request = pb.FetchEntriesRequest(first_index=first, end_index=end)
+        responses = [one async for one in service_of(log).fetch_entries(request, PEER)]
+        found = [entry for one in responses for entry in one.entries]
+        assert [(entry.index, entry.term, entry.kind, entry.data) for entry in found] == [
+            (index, 3, Kind.COMMAND, b"%d" % index) for index in expected
+        ]
+
+    run(scenario())
+    assert log.asked == [("entries", index) for index in asked]
+
+
+def test_entries_are_for_servers_and_administrators(log: FakeClusterLog) -> None:
+    async def scenario() -> None:
+        request = pb.FetchEntriesRequest(first_index=2, end_index=3)
+        for caller, kind in ((STRANGER, Unauthenticated), (NOBODY, PermissionDenied)):
+            with pytest.raises(kind):
+                await anext(service_of(log).fetch_entries(request, caller))
+        assert [one async for one in service_of(log).fetch_entries(request, ROOT)] == []
 
     run(scenario())

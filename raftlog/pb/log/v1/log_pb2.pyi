@@ -16,7 +16,8 @@ without parsing text:
                             `ErrorStatus`, whose code and message repeat those of the call and whose
                             details hold an OffsetRange. Go reads it with status.FromError(err).Details(), Java
                             with StatusProto.fromThrowable, Python with grpc_status.rpc_status.
-                            With FAILED_PRECONDITION, where another server has to be asked: a NotLeader. With
+                            With FAILED_PRECONDITION, where another server has to be asked: a NotLeader; with
+                            UNAVAILABLE, where nobody knows which one: a NotLeader without an address. With
                             FAILED_PRECONDITION or ALREADY_EXISTS of a produce: a ProduceRefused.
   grpc-retry-pushback-ms    with RESOURCE_EXHAUSTED and UNAVAILABLE: wait this long (decimal digits) before
                             the next attempt. gRPC's own retries obey it.
@@ -31,6 +32,10 @@ a quorum has stored (committed), from any server; `linearizable` asks for all th
 The subject of a call is the common name of the client's certificate. A call without a subject fails with
 UNAUTHENTICATED, one whose subject the policy does not allow with PERMISSION_DENIED. The policy is asked again for
 each request and response of a stream.
+
+A produce stream belongs to the server that leads when it begins; others relay it as a whole. If that server loses the
+lead, the stream ends with a NotLeader for what was not appended, or with UNAVAILABLE for what may have been. Records
+of one producer are stored in the order of a stream, and so are those without one; not those of different producers.
 """
 
 from collections import abc as _abc
@@ -509,7 +514,9 @@ Global___OffsetRange: _TypeAlias = OffsetRange  # noqa: Y015
 
 @_typing.final
 class NotLeader(_message.Message):
-    """With FAILED_PRECONDITION: this server does not lead, and the call may not be sent on."""
+    """With FAILED_PRECONDITION: this server does not lead, and the call may not be sent on. With UNAVAILABLE: no leader is
+    known, or not where it is; try again.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
