@@ -22,6 +22,10 @@ class Pause:
         """Something succeeded."""
         self._pause_s = PAUSE_S_MIN
 
+    def short_s(self) -> float:
+        """How long to wait before going where one was sent; enough that two who send there and back do no harm."""
+        return PAUSE_S_MIN * (1 - JITTER * random.random())
+
     def next_s(self, retry_after_ms: int | None = None) -> float:
         """How long to wait now; at least as long as the server asked for."""
         pause_s = max(self._pause_s * (1 - JITTER * random.random()), (retry_after_ms or 0) / 1000)

@@ -253,8 +253,10 @@ class Pipeline:
         if isinstance(failed, NotLeader):
             self._servers.leads(failed.leader_addr)
             self._trouble = CallFailed(grpc.StatusCode.UNAVAILABLE, str(failed))
-            if failed.leader_addr in ("", target.address):
-                await self._servers.refresh()
+            if failed.leader_addr not in ("", target.address):
+                await asyncio.sleep(self._pause.short_s())
+                return
+            await self._servers.refresh()
         elif isinstance(failed, CallFailed) and failed.is_transient:
             self._trouble = failed
             retry_after_ms = failed.retry_after_ms

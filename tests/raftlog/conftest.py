@@ -2,15 +2,19 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from raftlog import config_sources
+from raftlog import Client, TlsFiles, config_sources
 from raftlog.net.certificates import CertificatePlan, init_folder
 from raftlog.server.acl import default_files
 from tests.raftlog.configuring import Write
+
+if TYPE_CHECKING:
+    from raftlog.agent import Agent
 
 DEADLINE_S = 10.0  # of a condition that a test waits for; far more than any needs
 
@@ -67,3 +71,19 @@ def write(nowhere: Path) -> Write:
         return path
 
     return write_file
+
+
+@pytest.fixture
+def agent(tmp_path: Path, certificates: Path) -> Iterator[Agent]:
+    """A server on the loopback interface, in a thread."""
+    from tests.raftlog.serving import server_in_thread
+
+    with server_in_thread(tmp_path, certificates) as agent:
+        yield agent
+
+
+@pytest.fixture
+def client(agent: Agent, certificates: Path) -> Iterator[Client]:
+    """A client of `agent` that may do everything."""
+    with Client(agent.rpc_address, tls=TlsFiles.in_folder(certificates, "root-client")) as client:
+        yield client

@@ -15,8 +15,9 @@ from typing import Any
 
 import grpc
 
-from logstore import Log, OffsetOutOfRange, RecordBatch, RecordCompacted
+from logstore import Config, Log, OffsetOutOfRange, RecordBatch, RecordCompacted
 from logstore.config import MIB
+from logstore.encode import DEFAULTS
 from raftlog import AsyncClient
 from raftlog.errors import AlreadyStored, NotLeader, ProduceRefused, SequenceGap, StaleEpoch, UnexpectedOffset
 from raftlog.machines.producers import Sequence as BatchSequence
@@ -46,8 +47,8 @@ class Producer:
 
 
 class FakeCluster:
-    def __init__(self, folder: Path) -> None:
-        self.log = Log(folder)
+    def __init__(self, folder: Path, config: Config) -> None:
+        self.log = Log(folder, config)
         self.producers: dict[int, Producer] = {}
         self.cursors: dict[str, int] = {}
         self.requests: list[tuple[str, Any]] = []  # (node, request) of what changes the cluster
@@ -293,9 +294,9 @@ async def abort_out_of_range(context: Any, error: OffsetOutOfRange) -> None:
 
 
 @asynccontextmanager
-async def fake_cluster(folder: Path) -> AsyncIterator[FakeCluster]:
+async def fake_cluster(folder: Path, config: Config = DEFAULTS) -> AsyncIterator[FakeCluster]:
     """Three servers, of which n1 leads."""
-    cluster = FakeCluster(folder / "shared")
+    cluster = FakeCluster(folder / "shared", config)
     for node in cluster.nodes.values():
         await node.start()
     cluster.leader = cluster.nodes["n1"]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,25 @@ def config_of(folder: Path, certificates: Path, **settings: Any) -> ServerConfig
 async def serving(folder: Path, certificates: Path, **settings: Any) -> AsyncIterator[Agent]:
     async with Agent(config_of(folder, certificates, **settings)) as agent:
         yield agent
+
+
+@contextmanager
+def server_in_thread(folder: Path, certificates: Path, **settings: Any) -> Iterator[Agent]:
+    """A server on an event loop in a thread, for clients that block."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    agent = Agent(config_of(folder, certificates, **settings))
+    try:
+        asyncio.run_coroutine_threadsafe(agent.__aenter__(), loop).result(CALL_S_MAX)
+        try:
+            yield agent
+        finally:
+            asyncio.run_coroutine_threadsafe(agent.stop(), loop).result(CALL_S_MAX)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
 
 
 def client_of(agent: Agent, certificates: Path, name: str = "root-client", **more: Any) -> AsyncClient:

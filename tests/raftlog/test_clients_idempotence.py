@@ -114,7 +114,7 @@ def test_leaders_that_come_and_go_lose_nothing_and_store_nothing_twice(tmp_path:
                 case 2:
                     await node.kill()
                     await node.start()
-            await asyncio.sleep(chance.random() * 0.02)
+            await asyncio.sleep(chance.random() * 0.1)
 
     async def scenario() -> None:
         async with fake_cluster(tmp_path) as cluster, client_of(cluster, "n1", "n2", "n3") as client:
