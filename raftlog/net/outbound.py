@@ -106,8 +106,9 @@ class Outbound:
 
     def stay_connected(self) -> None:
         """From now on connect even if there is nothing to say."""
-        self._is_eager = True
-        self._wanted.set()
+        if not self._is_eager:
+            self._is_eager = True
+            self._wanted.set()
 
     def reconnect(self, reason: str) -> None:
         """End the connection, if there is one, and make another."""

@@ -176,23 +176,18 @@ class PeerLinks:
                 self._put(node, Address(*place), is_member=True)
 
     def _put(self, node: NodeId, address: Address, *, is_member: bool) -> None:
-        before = self._peers.get(node)
-        if before is not None and before.address == address and before.is_member == is_member:
-            return
-        if before is not None and before.address.address == address.address:
-            before.address = address
-            before.is_member = is_member
-            self._check_directory(node, before)
-            if is_member:
-                self._outbound(node, before, Lane.CONTROL).stay_connected()
-            return
-        if before is not None:
-            self._forget(node)
-        self._peers[node] = peer = _Peer(address, is_member)
-        if before is not None:
-            peer.introduced, peer.last_heard = before.introduced, before.last_heard
+        peer = self._peers.get(node)
+        if peer is None:
+            peer = self._peers[node] = _Peer(address, is_member)
+        elif peer.address.address != address.address:  # what we hear from it need not be heard anew
+            for outbound in peer.outbound.values():
+                self._spawn(outbound.close())
+            peer.outbound = {}
+        peer.address = address
+        peer.is_member = is_member
+        self._check_directory(node, peer)
         if is_member:
-            self._outbound(node, peer, Lane.CONTROL)
+            self._outbound(node, peer, Lane.CONTROL).stay_connected()
 
     def _check_directory(self, node: NodeId, peer: _Peer) -> None:
         """The list says which directory this peer has; if it came with another one, both introduce themselves again."""

@@ -50,9 +50,14 @@ class Node:
     def __init__(
         self, name: NodeId, layer: StreamLayer, members: Mapping[NodeId, tuple[str, str]], **more: Any
     ) -> None:
-        says = {"cluster_id": "c", "directory_id": f"directory of {name}", "address": layer.address}
+        says: dict[str, Any] = {
+            "cluster_id": "c",
+            "directory_id": f"directory of {name}",
+            "address": layer.address,
+        }
         says |= {key: more.pop(key) for key in list(more) if key in Identity.__dataclass_fields__}
         self.name = name
+        self.layer = layer
         self.address = layer.address
         self.received: list[tuple[NodeId, Message]] = []
         self.unreachable: list[NodeId] = []

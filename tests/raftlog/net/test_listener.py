@@ -228,7 +228,7 @@ def test_a_real_grpc_server_answers_and_sees_the_clients_certificate(
                 channel = grpc.aio.insecure_channel(f"localhost:{listener.port}")
             await server.start()
             async with channel:
-                answer = await channel.unary_unary("/test.Service/Name")(b"", timeout=20)
+                answer = await channel.unary_unary("/test.Service/Name", None, None)(b"", timeout=20)
             await server.stop(None)
 
         assert answer == (b"root" if tls else b"nobody")
