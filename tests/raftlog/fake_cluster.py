@@ -54,6 +54,7 @@ class FakeCluster:
         self.requests: list[tuple[str, Any]] = []  # (node, request) of what changes the cluster
         self.leader: FakeNode | None = None
         self.forgets_offsets = False  # of what is stored twice
+        self.linearizable = 0  # reads that asked for it
         self.refused = 0  # batches, for a reason of theirs
         self.nodes = {name: FakeNode(self, name) for name in NAMES}  # type: ignore[abstract]  # has what clients use
 
@@ -183,6 +184,7 @@ class FakeNode(log_pb2_grpc.LogServicer, cluster_pb2_grpc.ClusterServicer):
 
     async def Consume(self, request: pb.ConsumeRequest, context: Any) -> pb.ConsumeResponse:
         await self._begin("Consume", context)
+        self._cluster.linearizable += request.linearizable
         log, end = self._cluster.log, self._cluster.log.end - self.lag
         try:
             if request.offset >= end:
@@ -198,6 +200,7 @@ class FakeNode(log_pb2_grpc.LogServicer, cluster_pb2_grpc.ClusterServicer):
         self, request: pb.ConsumeBatchesRequest, context: Any
     ) -> AsyncIterator[pb.ConsumeBatchesResponse]:
         await self._begin("ConsumeBatches", context)
+        self._cluster.linearizable += request.linearizable
         log = self._cluster.log
         log_end = log.end - self.lag
         start = {"offset": request.offset, "latest": log_end, None: log.start}.get(
