@@ -76,7 +76,7 @@ RULES = {
         (),
     ),  # no grpc: another front can be bound to the same functions
     "raftlog.server.cluster_service": Rule(
-        (*BASE, *PB, "raftlog.net.addresses", "raftlog.server.call", "raftlog.server.service"), ()
+        (*BASE, *PB, *EMBED, "raftlog.net.addresses", "raftlog.server.call", "raftlog.server.service"), ()
     ),
     "raftlog.server.produce_streams": Rule((*BASE, *EMBED), ()),
     "raftlog.server.budget": Rule(BASE, ()),
