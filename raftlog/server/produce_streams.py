@@ -36,6 +36,9 @@ async def in_order(
                 return await begin(request)
             except (Overloaded, QueueFull):
                 await room()
+                await asyncio.sleep(
+                    0
+                )  # where what is full is not what `room` looks at, others have to get on
 
     async def begin_all() -> None:
         try:

@@ -82,6 +82,31 @@ def test_a_stream_of_batches_waits_where_the_logs_queue_is_full(tmp_path: Path) 
     run(scenario())
 
 
+def test_a_stream_lets_others_get_on_where_the_log_is_full_of_what_it_does_not_wait_for(
+    log: FakeClusterLog,
+) -> None:
+    begin = log.begin_append
+    has_room: list[bool] = []
+
+    def full(batch: Any, **more: Any) -> Any:
+        if not has_room:
+            raise logstore.QueueFull(0)
+        return begin(batch, **more)
+
+    async def scenario() -> None:
+        log.begin_append = full  # type: ignore[method-assign]
+        asyncio.get_running_loop().call_later(0.01, has_room.append, True)
+        batch = pb.ProduceBatchRequest(batch=frame_of(b"x"))
+        for stream in (
+            service_of(log).produce_batch_stream(each(batch), ROOT),
+            service_of(log).produce_stream(each(produce(b"y")), ROOT),
+        ):
+            found, error = await ended(stream)
+            assert (len(found), error) == (1, None)
+
+    run(scenario())
+
+
 def test_requests_are_begun_before_the_first_is_answered(log: FakeClusterLog) -> None:
     async def scenario() -> None:
         asked = asyncio.Event()
