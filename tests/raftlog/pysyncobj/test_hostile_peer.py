@@ -14,7 +14,7 @@ import pytest
 from logstore import Config
 from raftlog.engine import NodeId
 from raftlog.net.connection import Connection
-from raftlog.net.handshake import PYSYNCOBJ_MESSAGE, Hello, Identity, Lane, introduction, say_hello
+from raftlog.net.handshake import MESSAGE, PYSYNCOBJ_MESSAGE, Hello, Identity, Lane, introduction, say_hello
 from raftlog.net.listener import Listener
 from raftlog.net.stream_layer import StreamLayer
 from raftlog.net.tls import TlsFiles
@@ -78,9 +78,12 @@ def test_nothing_from_the_network_is_unpickled(tmp_path: Path, certificates: Pat
             tls = TlsFiles.in_folder(certificates, "peer")
             listener = Listener("127.0.0.1", 0)
             layer = StreamLayer(listener, tls, tls)
-            for message in messages(pickle.dumps(Bomb(tmp_path / "gone off"))).values():
+            bombs = messages(pickle.dumps(Bomb(tmp_path / "gone off"))).values()
+            for kind, message in [(PYSYNCOBJ_MESSAGE, bomb) for bomb in bombs] + [
+                (MESSAGE, b"of the engine raft")
+            ]:
                 connection = await dial(layer, cluster.address("n1"))
-                connection.write_frame(PYSYNCOBJ_MESSAGE, message)
+                connection.write_frame(kind, message)
                 async with asyncio.timeout(DEADLINE_S):
                     await connection.ended
 

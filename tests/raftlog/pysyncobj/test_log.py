@@ -1,21 +1,26 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from pathlib import Path
 
 import pytest
 
-from logstore import Log, OffsetOutOfRange, Record
+from logstore import Log, LogClosed, OffsetOutOfRange, Record
 from logstore.encode import encode_batch
 from logstore.frame import wire_frame
 from raftlog.errors import (
     InvalidRequest,
     MembershipRefused,
+    NodeFailed,
     NotLeader,
     NotSupported,
+    OutcomeUnknown,
     UnexpectedOffset,
 )
-from tests.raftlog.pysyncobj.cluster import Cluster, until
+from raftlog.pysyncobj.journal import Journal
+from raftlog.pysyncobj.replica import TURN_BYTES_MAX
+from tests.raftlog.pysyncobj.cluster import DEADLINE_S, Cluster, until
 
 NAMES = ["n1", "n2", "n3"]
 
@@ -221,7 +226,7 @@ def test_a_read_index_is_behind_all_that_was_acknowledged(tmp_path: Path, certif
             for name, log in list(cluster.logs.items()):
                 if log is not leader:
                     await cluster.stop(name)
-            with pytest.raises((TimeoutError, NotLeader)):
+            with pytest.raises((TimeoutError, NotLeader, OutcomeUnknown)):
                 await leader.read_index(0.2)
 
     asyncio.run(story())
@@ -246,5 +251,100 @@ def test_what_the_engine_cannot_do_is_refused_by_its_name(tmp_path: Path, certif
             with pytest.raises(MembershipRefused):
                 await log.leave("n1")
             assert log.end == 0
+
+    asyncio.run(story())
+
+
+def test_an_append_without_a_quorum_ends_as_unknown(tmp_path: Path, certificates: Path) -> None:
+    async def story() -> None:
+        async with Cluster(tmp_path, certificates) as cluster:
+            cluster.start_all(NAMES)
+            leader = await cluster.leader()
+            for name in set(NAMES) - {leader.status().node_id}:
+                await cluster.stop(name)
+
+            with pytest.raises(OutcomeUnknown):
+                async with asyncio.timeout(DEADLINE_S):
+                    await leader.append(b"0")
+
+            assert not leader.is_leader and leader.end == 0
+
+    asyncio.run(story())
+
+
+def test_a_node_whose_disk_fails_takes_part_no_more_and_can_be_read(
+    tmp_path: Path, certificates: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Journal) -> None:
+        raise OSError(errno.EIO, "no such luck")
+
+    async def story() -> None:
+        async with Cluster(tmp_path, certificates) as cluster:
+            cluster.start_all(["n1"])
+            log = await cluster.leader()
+            await log.append(b"0")
+
+            with monkeypatch.context() as patch:
+                patch.setattr(Journal, "flush", fail)
+                with pytest.raises(NodeFailed, match="no such luck"):
+                    await log.append(b"1")
+            with pytest.raises(NodeFailed):
+                await log.append(b"2")
+            with pytest.raises(NodeFailed):
+                await log.wait_async(1)
+
+            assert (log.read(0).value, log.end, log.is_leader) == (b"0", 1, False)
+            assert "no such luck" in log.status().trouble
+
+    asyncio.run(story())
+
+
+def test_a_newcomer_gets_more_than_one_turn_may_send(tmp_path: Path, certificates: Path) -> None:
+    async def story() -> None:
+        large = [bytes([number]) * (TURN_BYTES_MAX // 2 + 1) for number in range(4)]
+        async with Cluster(tmp_path, certificates) as cluster:
+            cluster.start_all(["n1"])
+            leader = await cluster.leader()
+            for value in large:
+                await leader.append(value)
+
+            cluster.start("n2", ["n1", "n2"], joins=True)
+            await leader.join("n2", cluster.address("n2"))
+
+            await cluster.have(large)
+
+    asyncio.run(story())
+
+
+def test_a_node_that_joins_does_not_campaign_before_it_is_let_in(tmp_path: Path, certificates: Path) -> None:
+    async def story() -> None:
+        async with Cluster(tmp_path, certificates) as cluster:
+            newcomer = cluster.start("n2", ["n2"], joins=True)  # alone, it would lead at once
+            alone = cluster.start("n1", ["n1"])
+            await until(lambda: alone.is_leader)
+            await alone.append(b"0")
+
+            assert (newcomer.status().term, newcomer.status().role) == (0, "follower")
+
+    asyncio.run(story())
+
+
+def test_a_closed_log_says_so(tmp_path: Path, certificates: Path) -> None:
+    async def story() -> None:
+        async with Cluster(tmp_path, certificates) as cluster:
+            cluster.start_all(["n1"])
+            log = await cluster.leader()
+            waiting = asyncio.ensure_future(log.wait_async(0))
+            _, appended = log.begin_append([b"0"])
+
+            await log.close()
+            await log.close()
+
+            with pytest.raises(OutcomeUnknown):
+                await appended
+            with pytest.raises(LogClosed):
+                await waiting
+            with pytest.raises(LogClosed):
+                await log.append(b"1")
 
     asyncio.run(story())
