@@ -36,9 +36,7 @@ async def in_order(
                 return await begin(request)
             except (Overloaded, QueueFull):
                 await room()
-                await asyncio.sleep(
-                    0
-                )  # where what is full is not what `room` looks at, others have to get on
+                await asyncio.sleep(0)  # the log may be full of what `room` does not wait for
 
     async def begin_all() -> None:
         try:
