@@ -117,8 +117,16 @@ RULES = {
         ("uvloop",),
     ),
     "raftlog.testing.plugin": Rule(("raftlog.testing",), ("pytest",)),
-    "raftlog.server_process": Rule(BASE, ()),
-    "raftlog.demo": Rule((*BASE, "raftlog.server_process", "raftlog.client", "raftlog.net", "raftlog.server.acl"), ()),
+    "raftlog.server_process": Rule((*BASE, *EMBED), ()),
+    "raftlog.local_cluster": Rule(
+        (*BASE, *EMBED, "raftlog.server_process", "raftlog.client", "raftlog.net", "raftlog.server.acl"), ()
+    ),
+    "raftlog.backup": Rule((*BASE, *EMBED, "raftlog.client"), ()),
+    "raftlog.load": Rule((*EMBED, "raftlog.client"), ()),
+    "raftlog.recovery": Rule(
+        (*BASE, *EMBED, "raftlog.engine", "raftlog.machines", "raftlog.raft", "raftlog.storage"), ()
+    ),
+    "raftlog.demo": Rule((*BASE, "raftlog.local_cluster", "raftlog.server_process", "raftlog.client", "raftlog.net", "raftlog.server.acl"), ()),
     "raftlog.cli": Rule(("raftlog", *EMBED), ("typer", "rich", "pydantic")),
     "raftlog": Rule(("raftlog.client", "raftlog.net.tls", "raftlog.cli"), ()),
 }  # fmt: skip

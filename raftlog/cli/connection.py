@@ -6,20 +6,32 @@ import inspect
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
 from raftlog.client.client import Client
 from raftlog.errors import ConfigError
-from raftlog.net.probe import require_server
+from raftlog.net.probe import Unreachable, require_server
 from raftlog.net.tls import TlsFiles
+
+
+class Target(NamedTuple):
+    """Which cluster, and who we are to it."""
+
+    addresses: list[str]
+    tls: TlsFiles | None
+    timeout_s: float
 
 
 def _connection(
     *,
     addr: Annotated[
-        str, typer.Option(help="Host and port of a server.", envvar="RAFTLOG_CLIENT_ADDR")
+        str,
+        typer.Option(
+            help="Host and port of a server, or of some, with commas: one that answers names the others.",
+            envvar="RAFTLOG_CLIENT_ADDR",
+        ),
     ] = "localhost:8400",
     certs: Annotated[
         Path | None,
@@ -36,40 +48,70 @@ def _connection(
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Connect without TLS, to a server that runs so.")
     ] = False,
-) -> Client:
+    timeout: Annotated[
+        float, typer.Option(help="Seconds for which a call is tried again.", min=0.1, max=3600.0)
+    ] = 10.0,
+) -> Target:
     """The options of all commands that connect, and what they mean."""
-    files = (tls_cert_file, tls_key_file, tls_ca_file)
+    tls = identity(certs, name, (tls_cert_file, tls_key_file, tls_ca_file), insecure=insecure)
+    return Target(addresses_of(addr, "--addr"), tls, timeout)
+
+
+def identity(
+    certs: Path | None, name: str, files: tuple[Path | None, Path | None, Path | None], *, insecure: bool
+) -> TlsFiles | None:
+    """Who the caller says to be; None: nobody, to servers without TLS. ConfigError if that is not clear."""
     if insecure:
         if certs or any(files):
             raise ConfigError(["--insecure and certificates exclude each other; give one of them"])
-        return _reached(addr, None)
+        return None
     if certs is not None and not any(files):
-        return _reached(addr, TlsFiles.in_folder(certs, name))
-    if tls_cert_file and tls_key_file and tls_ca_file and certs is None:
-        files_given = TlsFiles(
-            cert_file=str(tls_cert_file), key_file=str(tls_key_file), ca_file=str(tls_ca_file)
-        )
-        return _reached(addr, files_given)
+        return TlsFiles.in_folder(certs, name)
+    cert_file, key_file, ca_file = files
+    if cert_file and key_file and ca_file and certs is None:
+        return TlsFiles(cert_file=str(cert_file), key_file=str(key_file), ca_file=str(ca_file))
     raise ConfigError(["who are you? give --certs FOLDER, all three of --tls-*-file, or --insecure"])
 
 
-def _reached(address: str, tls: TlsFiles | None) -> Client:
-    client = Client(address, tls=tls)
-    try:
-        require_server(address, tls)
-    except BaseException:
-        client.close()
-        raise
-    return client
+def addresses_of(text: str, option: str) -> list[str]:
+    """The addresses in a text with commas between them; ConfigError if there is none."""
+    found = [address.strip() for address in text.split(",") if address.strip()]
+    if not found:
+        raise ConfigError([f"{option}: no address; give host:port"])
+    return found
+
+
+def require_any(addresses: list[str], tls: TlsFiles | None) -> None:
+    """Unreachable if no server answers: with the reason of each."""
+    reasons = []
+    for address in addresses:
+        try:
+            require_server(address, tls)
+        except Unreachable as error:
+            reasons.append(str(error))
+        else:
+            return
+    raise Unreachable("\n".join(reasons))
 
 
 def connected(command: Callable[..., None]) -> Callable[..., None]:
     """A command whose first argument, a Client, is made of the options above, which are added to its own."""
 
     @wraps(command)
-    def run(**options: Any) -> None:
-        with _connection(**{name: options.pop(name) for name in shared}) as client:
+    def run(target: Target, **options: Any) -> None:
+        with Client(target.addresses, tls=target.tls, timeout_s=target.timeout_s) as client:
+            require_any(target.addresses, target.tls)
             command(client, **options)
+
+    return with_target(run)
+
+
+def with_target(command: Callable[..., None]) -> Callable[..., None]:
+    """As `connected`, for a command that takes the Target and connects by itself."""
+
+    @wraps(command)
+    def run(**options: Any) -> None:
+        command(_connection(**{name: options.pop(name) for name in shared}), **options)
 
     shared = inspect.signature(_connection, eval_str=True).parameters
     own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]

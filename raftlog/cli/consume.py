@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from datetime import datetime
 from typing import Annotated
 
@@ -31,14 +32,43 @@ def consume(
         int | None, typer.Option("--to", help="Offset to stop before.", min=0, max=OFFSET_MAX)
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more records at the end.")] = False,
+    group: Annotated[
+        str,
+        typer.Option(
+            help="Go on where the group of this name left off, and keep in the log how far it has come."
+        ),
+    ] = "",
+    linearizable: Annotated[
+        bool,
+        typer.Option(
+            "--linearizable", help="Include all that was acknowledged to anybody before; asks a quorum."
+        ),
+    ] = False,
     form: Annotated[Format, typer.Option("--format", help="text, json or raw (values only).")] = Format.TEXT,
 ) -> None:
-    """Print records."""
-    for batch in client.batches(_first_offset(client, start), end, follow=follow):
+    """Print records.
+
+    With --group each record is printed at least once, however often the command is ended and run again; --from is where
+    a new group begins. After a crash, up to a second's worth of records is printed again.
+    """
+    if group:
+        if end is not None or linearizable:
+            raise ConfigError(["--group goes on to the end of the log; leave --to and --linearizable out"])
+        _consume_as_group(client, group, start, follow, form)
+        return
+    for batch in client.batches(_first_offset(client, start), end, follow=follow, linearizable=linearizable):
         for record in batch:
             print_record(record, form)
         if follow:
             sys.stdout.flush()
+
+
+def _consume_as_group(client: Client, group: str, start: str, follow: bool, form: Format) -> None:
+    records = client.consume(group, start=_first_offset(client, start), follow=follow)
+    with closing(records):  # type: ignore[type-var]  # so that its place is kept now, not when it is collected
+        for record in records:
+            print_record(record, form)
+            sys.stdout.flush()  # before it counts as consumed
 
 
 def _first_offset(client: Client, start: str) -> int | None:

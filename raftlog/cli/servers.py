@@ -15,11 +15,12 @@ app = make_app()
 @app.command()
 @connected
 def servers(client: Client, json: Json = False) -> None:
-    """List the servers of the cluster: name, address, and which one leads."""
+    """List the servers of the cluster: name, address, and whether it leads, votes or learns."""
     found = client.servers()
     width = max((len(server.name) for server in found), default=0)
     for server in found:
         if json:
             print_json(server._asdict())
         else:
-            typer.echo(f"{server.name:{width}}  {server.address}{'  leader' if server.is_leader else ''}")
+            role = "leader" if server.is_leader else "voter" if server.is_voter else "learner"
+            typer.echo(f"{server.name:{width}}  {server.address}  {role}")

@@ -196,6 +196,10 @@ class DataDirectory:
         if dict(members) != dict(self._identity.members):
             self._become(replace(self._identity, members=dict(members)))
 
+    def change_cluster(self, cluster_id: str) -> None:
+        """Be of another cluster from now on, with the content that is here, and know none of the old members. Durable."""
+        self._become(replace(self._identity, cluster_id=cluster_id, members={}))
+
     def set_aside(self, reason: str) -> str:
         """Move the content to aside/, and be an empty node of the same cluster with another directory id.
 
