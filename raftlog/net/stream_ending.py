@@ -9,9 +9,7 @@ from typing import Any, Final, TypeVar
 import grpc
 
 LOST_WHILE_SENDING: Final = "Internal error from Core"  # gRPC's text where a write meets a call that ended
-STATUS_S_MAX: Final = (
-    1.0  # the server's own status is here or about to be; without it the connection counts as lost
-)
+STATUS_S_MAX: Final = 1.0  # the server's own status is about to come; without it the connection is lost
 
 T = TypeVar("T")
 

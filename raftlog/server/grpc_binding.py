@@ -27,9 +27,8 @@ CANCELLED: Final = grpc.StatusCode.CANCELLED.name  # until something else is kno
 COMMON_NAME: Final = "x509_common_name"
 
 Context = grpc.aio.ServicerContext[Any, Any]
-Methods = dict[
-    str, tuple[bool, bool, Callable[[Any, Call], Any], Any]
-]  # one request, one response, function, request
+# By name: whether it has one request, and one response, or a stream of them; the function; the request's class.
+Methods = dict[str, tuple[bool, bool, Callable[[Any, Call], Any], Any]]
 ONE: Final = True
 MANY: Final = False
 

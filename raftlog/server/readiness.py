@@ -6,9 +6,7 @@ from typing import Final
 
 from raftlog.server.health import Health
 
-LEADERLESS_S_MAX: Final = (
-    10.0  # an election takes a second or two; who serves stays so meanwhile: reads go on
-)
+LEADERLESS_S_MAX: Final = 10.0  # who serves does so through an election of a second or two: reads go on
 
 
 class Readiness:
