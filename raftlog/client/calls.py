@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -16,6 +17,16 @@ from raftlog.errors import NotLeader
 ATTEMPT_S_MAX: Final = 2.0  # for one server, where there are others: it may hang, or have no way to the rest
 
 Where = Callable[[], Awaitable[Target]]
+
+
+def require_not_cancelled() -> None:
+    """Raise CancelledError if somebody cancels this task.
+
+    gRPC raises it also where it was the connection that was closed, or the call that was cancelled.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 class Caller:
@@ -51,6 +62,10 @@ class Caller:
             except grpc.aio.AioRpcError as error:
                 failed = failure(error)
                 failed.__cause__ = error
+            except asyncio.CancelledError:
+                require_not_cancelled()
+                self._require_open()
+                raise
             if failed is None:
                 self._servers.answered(target.address)
                 if not is_lagging(answer):

@@ -10,7 +10,7 @@ from typing import Any, Final
 import grpc
 
 from logstore import OffsetOutOfRange
-from raftlog.client.calls import Caller
+from raftlog.client.calls import Caller, require_not_cancelled
 from raftlog.client.failures import CallFailed, failure
 from raftlog.client.patience import Patience
 from raftlog.client.servers import Servers, Target
@@ -102,6 +102,8 @@ class Consumer:
                 yield response
                 watch.begin()
         except asyncio.CancelledError:
+            require_not_cancelled()
+            self._require_open()
             if not watch.has_bitten:
                 raise
             text = f"nothing from {target.address} for {SILENCE_S_MAX:.0f} s"

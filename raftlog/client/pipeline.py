@@ -36,7 +36,7 @@ from raftlog.errors import AlreadyStored, NotLeader, SequenceGap, StaleEpoch
 from raftlog.net.stream_ending import StreamEnding
 from raftlog.pb.log.v1 import log_pb2 as pb
 
-LOOK_S: Final = 1.0  # without an answer for so long, others are asked who leads
+LOOK_S: Final = 0.5  # without an answer for so long, others are asked who leads
 SILENCE_S_MAX: Final = (
     3.0  # and then a server that does not answer, or cannot be connected to, is gone around
 )

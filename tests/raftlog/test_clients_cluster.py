@@ -225,6 +225,61 @@ def test_without_a_leader_the_time_is_over_at_last_and_nothing_is_stored(tmp_pat
     run(scenario())
 
 
+def test_a_consumer_that_takes_its_time_is_not_cut_off(tmp_path: Path, impatient: None) -> None:
+    async def scenario() -> None:
+        async with fake_cluster(tmp_path) as cluster, client_of(cluster) as client:
+            for number in range(3):
+                await client.append(b"%d" % number)
+            before = sum(count(cluster, "ConsumeBatches"))
+            found = []
+            async for batch in client.batches(bytes_max=1):
+                found += batch.to_pylist()
+                await asyncio.sleep(0.2)  # longer than a server may be silent; not for a condition
+
+            assert found == [b"0", b"1", b"2"]
+            assert sum(count(cluster, "ConsumeBatches")) == before + 1
+
+    run(scenario())
+
+
+def test_servers_that_came_later_are_heard_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        async with fake_cluster(tmp_path) as cluster, client_of(cluster) as client:
+            late = cluster.nodes.pop("n3")
+            await client.append(b"a")
+            cluster.nodes["n3"] = late
+            for _ in range(10):
+                await client.read(0)
+            assert not late.calls
+            monkeypatch.setattr("raftlog.client.servers.REFRESH_S", 0.0)
+            while not late.calls.count("Consume"):
+                await client.read(0)
+
+    run(scenario())
+
+
+def test_closing_a_client_ends_what_others_wait_for(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with fake_cluster(tmp_path) as cluster:
+            client = client_of(cluster)
+            await client.append(b"a")
+            tail = client.follow(0)
+            await anext(tail)
+            waiting = asyncio.ensure_future(anext(tail))
+            for name in ("n2", "n3"):
+                cluster.nodes[name].unhung.clear()
+            reading = asyncio.ensure_future(client.read(0))
+            while not sum(count(cluster, "Consume")):
+                await asyncio.sleep(0.001)
+            await client.close()
+
+            for one in (waiting, reading):
+                with pytest.raises(RuntimeError, match="the client is closed"):
+                    await one
+
+    run(scenario())
+
+
 # ── what was seen stays seen ────────────────────────────────────────────────────────────────────────
 
 
