@@ -13,7 +13,7 @@ Little-endian. A message is a type and fixed fields, and of an append its entrie
     2  response_vote   term u64
     3  append_entries  term u64, commit_index u64, prevLogIdx u64, prevLogTerm u64, count u32
                        then of each entry: term u64, bytes u32; then the commands, back to back
-    4  next_node_idx   next_node_idx u64, reset u8, success u8
+    4  next_node_idx   term u64, next_node_idx u64, reset u8, success u8; PySyncObj's has no term
     5  timeout_now     term u64
 
 The entries of an append have the indexes behind prevLogIdx. A command is one byte that says what it is, and its data:
@@ -57,7 +57,7 @@ _SHAPES: Final = {  # name: type, layout, keys
     "append_entries": (
         _APPEND, Struct("<BQQQQI"), ("term", "commit_index", "prevLogIdx", "prevLogTerm", "entries"),
     ),
-    "next_node_idx": (4, Struct("<BQ??"), ("next_node_idx", "reset", "success")),
+    "next_node_idx": (4, Struct("<BQQ??"), ("term", "next_node_idx", "reset", "success")),
     "timeout_now": (5, Struct("<BQ"), ("term",)),
 }  # fmt: skip
 _NAMES: Final = {number: name for name, (number, _, _) in _SHAPES.items()}

@@ -202,6 +202,10 @@ class Journal:
     def entry(self, index: int) -> Entry:
         return self.page(index, index + 1)[0]
 
+    def term(self, index: int) -> int:
+        place = index - (self.last_index + 1 - len(self._recent))
+        return self._recent[place][2] if place >= 0 else self.log.term(index)
+
     def page(self, first: int, end: int) -> Sequence[Entry]:
         """Entries from `first` on, before `end`: as many as fit PAGE_BYTES, at least one."""
         recent_first = self.last_index + 1 - len(self._recent)

@@ -1,12 +1,13 @@
 """PySyncObj without its threads, sockets, files, dumps and pickles.
 
 What is overridden here are private parts of one version of the package. Commands are bytes of our own (codec.py), so
-every place that would unpickle one is replaced; the rest of the algorithm is the package's, with its faults. Two things
-are done for it, because readers have seen what was applied:
+every place that would unpickle one is replaced. The algorithm is the package's, except where it is known to lose what was
+acknowledged (docs/simulator.md, "The control"):
 
-- An append that begins below what is committed here is shortened to what comes behind it. PySyncObj would cut off and
-  write again entries that were applied (it does so after many a reconnect).
-- Replies from nodes that are no members are dropped: it would fail over them.
+- It cuts off all entries behind those that an append begins with, also those that it has acknowledged. Here an append is
+  shortened to what this node does not have, so that only what contradicts it is cut off.
+- Its acknowledgements do not say of which term they are, so an old one can count for another entry. Here they do.
+- It would fail over replies from nodes that are no members any more. Here they are dropped.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ from pysyncobj.node import Node
 from pysyncobj.transport import Transport
 
 from raftlog.engine import NodeId
-from raftlog.errors import NodeFailed
 from raftlog.pysyncobj.codec import (
     FIRST_INDEX,
     MEMBERSHIP,
@@ -59,6 +59,10 @@ class Outbox(Transport):  # type: ignore[misc]
     def __init__(self, members: Members) -> None:
         super().__init__(None, None, [])
         self.members = dict(members)  # others than this node; changes count from when they are appended
+        self.matched: int | None = (
+            None  # an acknowledgement says this, and not that the whole log is the leader's
+        )
+        self.term: Callable[[], int] = lambda: 0
         self.refused: list[int] = []  # commands that it would have sent to the leader
         self._messages: list[tuple[NodeId, Fields]] = []
         self._sizes: Counter[NodeId] = Counter()  # bytes of the entries in them
@@ -73,6 +77,10 @@ class Outbox(Transport):  # type: ignore[misc]
         if message["type"] == "apply_command":
             self.refused.append(message["request_id"])
         elif is_known(message):
+            if message["type"] == "next_node_idx":
+                message["term"] = self.term()
+                if message["success"] and self.matched is not None:
+                    message["next_node_idx"] = self.matched + 1
             self._messages.append((node.id, message))
             self._sizes[node.id] += sum(len(command) for command, _, _ in message.get("entries", ()))
             if self._sizes[node.id] > TURN_BYTES_MAX:
@@ -130,6 +138,7 @@ class Replica(SyncObj):  # type: ignore[misc]
         with _journal_made_by(lambda _: journal):
             others = [Peer(id, member) for id, member in members.items()]
             super().__init__(Node(journal.node), others, conf, nodeClass=Node, transport=self.outbox)
+        self.outbox.term = lambda: self.raftCurrentTerm
         self._SyncObj__raftLastApplied = journal.applied  # it would apply all from the first entry on again
 
     # ── what it is asked ──
@@ -156,10 +165,15 @@ class Replica(SyncObj):  # type: ignore[misc]
     def receive(self, sender: NodeId, message: Fields) -> None:
         """Take a message in. What comes from others than members counts only if it is a leader's."""
         if message["type"] == "append_entries":
-            message = self._above_committed(message)
-        elif sender not in self.outbox.members:
+            message = self._new_part(message)
+        elif (
+            sender not in self.outbox.members
+            or message["type"] == "next_node_idx"
+            and message["term"] != self.raftCurrentTerm
+        ):
             return
         self.outbox.received(sender, message)
+        self.outbox.matched = None
 
     def tick(self) -> None:
         """Do what is to be done now. What was added before must be durable: the leader counts itself."""
@@ -182,17 +196,28 @@ class Replica(SyncObj):  # type: ignore[misc]
         now: float = pysyncobj.syncobj.monotonicTime()
         return now + float(self._SyncObj__generateRaftTimeout())
 
-    def _above_committed(self, message: Fields) -> Fields:
-        committed, before = self.journal.committed, message["prevLogIdx"]
-        if before >= committed or message["term"] < self.raftCurrentTerm:
+    def _new_part(self, message: Fields) -> Fields:
+        """The append without what is here already. Source: Raft paper, figure 2, AppendEntries, steps 3 to 5."""
+        journal, before, entries = self.journal, message["prevLogIdx"], message["entries"]
+        if message["term"] < self.raftCurrentTerm or not FIRST_INDEX <= before <= journal.last_index:
             return message
-        _, _, term = self.journal.entry(committed)
-        overlap, entries = message["entries"][: committed - before], message["entries"][committed - before :]
-        if len(overlap) == committed - before and overlap[-1][2] != term:
-            raise NodeFailed(
-                f"entry {committed} is committed here with term {term}, and comes with {overlap[-1][2]} from a leader"
-            )
-        return {**message, "prevLogIdx": committed, "prevLogTerm": term, "entries": entries}
+        if journal.term(before) != message["prevLogTerm"]:
+            return message
+        known = 0
+        for _, index, term in entries:
+            if index > journal.last_index or journal.term(index) != term:
+                break
+            known += 1
+        if known < len(entries):
+            begin, committed = before + known, message["commit_index"]
+        else:
+            # Nothing is new, and nothing says that what is behind it is wrong, or right.
+            begin, committed = journal.last_index, min(message["commit_index"], before + known)
+            self.outbox.matched = before + known
+        return {
+            **message, "prevLogIdx": begin, "prevLogTerm": journal.term(begin), "entries": entries[known:],
+            "commit_index": committed,
+        }  # fmt: skip
 
     # ── in the place of what it does itself ──
 

@@ -109,7 +109,7 @@ def test_messages_with_pickles_are_bad(what: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("message", [
     {"type": "request_vote", "term": 3, "last_log_index": 5, "last_log_term": 2},
     {"type": "response_vote", "term": 3},
-    {"type": "next_node_idx", "next_node_idx": 7, "reset": True, "success": False},
+    {"type": "next_node_idx", "term": 3, "next_node_idx": 7, "reset": True, "success": False},
     {"type": "timeout_now", "term": 4},
     {
         "type": "append_entries", "term": 4, "commit_index": 5, "prevLogIdx": 5, "prevLogTerm": 2,
