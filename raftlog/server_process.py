@@ -1,8 +1,10 @@
 """Servers in processes of their own: for demonstrations, measurements, tests, and local clusters.
 
-folder/raftlog.json   its settings
-folder/data/          its data; LOCK there is held as long as it runs
-folder/server.log     what it says, as JSON lines
+Each has a folder:
+
+    raftlog.json   its settings
+    data/          its data; LOCK there is held as long as it runs
+    server.log     what it says, as JSON lines
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ def test_records_are_printed_for_people_and_for_programs(shell: Shell) -> None:
 
     assert [(line.split()[0], line.split()[-1]) for line in text.splitlines()] == [(b"0", b"a"), (b"1", b"b")]
     found = [json.loads(line) for line in lines.splitlines()]
-    assert [(one["offset"], one["value"], one["term"]) for one in found] == [(0, "a", 0), (1, "b", 0)]
+    assert [(one["offset"], one["value"], one["term"]) for one in found] == [(0, "a", 1), (1, "b", 1)]
 
 
 def test_following_prints_what_comes_and_ends_with_130_at_ctrl_c(shell: Shell) -> None:
@@ -196,7 +196,7 @@ def test_a_reader_that_has_seen_enough_is_no_error_worth_a_word(shell: Shell) ->
 def test_the_servers_are_listed_for_people_and_for_programs(shell: Shell) -> None:
     assert shell("servers") == (0, f"one  {shell.address}  leader\n".encode(), b"")
     found = json.loads(shell("servers", "--json")[1])
-    assert found == {"name": "one", "address": shell.address, "is_leader": True}
+    assert found == {"name": "one", "address": shell.address, "is_leader": True, "is_voter": True}
 
 
 # ── what goes wrong is one clear line ───────────────────────────────────────────────────────────────
@@ -318,7 +318,7 @@ def test_a_server_that_cannot_start_says_why_in_one_line(tmp_path: Path, certifi
         1, b"", f"raftlog: rpc-port: cannot listen on {address}: Address already in use\n".encode()
     )  # fmt: skip
     assert outcomes[1][0] == 1
-    assert f"{tmp_path}/data/log is in use by process {server.process_id}".encode() in outcomes[1][2]
+    assert f"{tmp_path}/data is in use by process {server.process_id}".encode() in outcomes[1][2]
     assert outcomes[1][2].count(b"\n") == 1
 
 
