@@ -126,7 +126,7 @@ def why_refuse(own: Introduction, other: Introduction, *, known_directory: str) 
         return (
             f"{other.node} speaks version {other.protocol} of the protocol, {own.node} version {own.protocol}"
         )
-    if other.cluster_id != own.cluster_id and (own.cluster_id or not other.cluster_id):
+    if not other.cluster_id or own.cluster_id not in ("", other.cluster_id):
         return f"{other.node} is of cluster {other.cluster_id!r}, {own.node} of {own.cluster_id!r}"
     if other.node == own.node:
         return f"{own.node} got a connection from itself, or another server has its name"

@@ -24,11 +24,13 @@ from raftlog.errors import ListenError
 from raftlog.net.addresses import host_and_port
 from raftlog.net.quiet_log import QuietLog
 from raftlog.net.relay import Relay
+from raftlog.net.sockets import prepare
 
 log = logging.getLogger(__name__)
 
 RAFT_BYTE: Final = b"\x01"
 FIRST_BYTE_S_MAX: Final = 5.0
+UNACKNOWLEDGED_MS_MAX: Final = 60_000  # of a client; then it is gone, or has not read for so long
 BACKLOG: Final = 1024  # connections that the system keeps until they are accepted
 SOCKET_NAME: Final = "grpc.socket"
 SOCKET_PATH_BYTES_MAX: Final = 107  # of an address of the Unix family, without the zero at its end
@@ -159,7 +161,9 @@ class Listener:
             self._count += 1
             self._by_address[address] += 1
             sorting = self._spawn(self._sort(connection, address, _once(lambda: self._release(address))))
-            sorting.add_done_callback(lambda task: connection.close() if task.cancelled() else None)  # before it began
+            sorting.add_done_callback(
+                lambda task: connection.close() if task.cancelled() else None
+            )  # before it began
 
     def _release(self, address: str) -> None:
         self._count -= 1
@@ -183,7 +187,7 @@ class Listener:
         answer_by = loop.time() + FIRST_BYTE_S_MAX
         is_given_away = False
         try:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            prepare(connection, unacknowledged_ms_max=UNACKNOWLEDGED_MS_MAX)
             # From the socket itself: what a stream had read ahead would be missing in the TLS handshake, which then
             # waits for ever.
             async with asyncio.timeout_at(answer_by):
@@ -200,7 +204,10 @@ class Listener:
             )
         except OSError as error:
             self._quiet.warning(
-                "broken", "connection lost reason=%s address=%s", error.strerror or error, address
+                "broken",
+                "connection closed: it broke, or gRPC did not take it reason=%s address=%s",
+                error.strerror or error,
+                address,
             )
         finally:
             if not is_given_away:

@@ -17,17 +17,13 @@ from raftlog.net.handshake import refuse
 from raftlog.net.listener import RAFT_BYTE, Accepted, Listener
 from raftlog.net.peer_tls import TlsContext
 from raftlog.net.quiet_log import QuietLog
+from raftlog.net.sockets import prepare
 from raftlog.net.tls import TlsFiles
 
 log = logging.getLogger(__name__)
 
 SHUTDOWN_S_MAX: Final = 1.0  # for the goodbye of TLS
-ACKNOWLEDGED_MS_MAX: Final = (
-    5000  # for bytes that were sent; then the connection is lost, and a new one is tried
-)
-IDLE_S: Final = 10  # before the system asks whether the other side is there
-PROBES: Final = 3
-PROBE_S: Final = 2
+UNACKNOWLEDGED_MS_MAX: Final = 5000  # then the connection is lost, and a new one is tried
 
 
 class Unreachable(RaftlogError):
@@ -135,7 +131,7 @@ class StreamLayer:
         tls = self._server_tls
         connection = Connection(accepted.address, answer_by=accepted.answer_by)
         try:
-            _prepare(accepted.socket)
+            prepare(accepted.socket, unacknowledged_ms_max=UNACKNOWLEDGED_MS_MAX)
             async with asyncio.timeout_at(accepted.answer_by):
                 # (What uvloop returns here is its own protocol for TLS.)
                 await loop.connect_accepted_socket(
@@ -182,7 +178,7 @@ async def _connect(host: str, port: int) -> socket.socket:
         connection = socket.socket(family, kind, protocol)
         try:
             connection.setblocking(False)
-            _prepare(connection)
+            prepare(connection, unacknowledged_ms_max=UNACKNOWLEDGED_MS_MAX)
             await loop.sock_connect(connection, address)
         except OSError as error:
             connection.close()
@@ -193,17 +189,6 @@ async def _connect(host: str, port: int) -> socket.socket:
         else:
             return connection
     raise failure
-
-
-def _prepare(connection: socket.socket) -> None:
-    """Send at once, and notice within seconds that the other side is gone, where the system would take minutes."""
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (
-        ("TCP_USER_TIMEOUT", ACKNOWLEDGED_MS_MAX), ("TCP_KEEPIDLE", IDLE_S), ("TCP_KEEPINTVL", PROBE_S), ("TCP_KEEPCNT", PROBES),
-    ):  # fmt: skip
-        if hasattr(socket, option):
-            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
 def _in_words(error: OSError | ValueError) -> str:

@@ -97,6 +97,17 @@ def test_one_of_another_cluster_is_refused() -> None:
     assert refusal(cluster_id="d") == "n1 is of cluster 'd', n2 of 'c'"
 
 
+def test_a_new_server_speaks_with_any_cluster_that_calls_it() -> None:
+    own = replace(OWN, cluster_id="")
+
+    assert why_refuse_hello(own, hello(), known_directory="") is None
+    assert why_refuse_hello(own, hello(cluster_id=""), known_directory="") == "n1 is of cluster '', n2 of ''"
+
+
+def test_one_without_a_cluster_is_refused() -> None:
+    assert refusal(cluster_id="") == "n1 is of cluster '', n2 of 'c'"
+
+
 def test_one_with_this_servers_own_name_is_refused() -> None:
     assert refusal(node="n2") == "n2 got a connection from itself, or another server has its name"
 

@@ -291,6 +291,40 @@ def test_a_list_of_members_that_is_newer_is_believed(run: Run) -> None:
     run(scenario())
 
 
+def test_a_server_without_a_cluster_becomes_a_part_of_the_first_that_calls(run: Run) -> None:
+    clusters: list[str] = []
+
+    async def scenario() -> None:
+        async with (
+            node(N2, {}, cluster_id="", on_cluster=clusters.append) as new,
+            node(N1, {N2: (new.address, "")}) as one,
+        ):
+            await sent(one, new, Heartbeat(1, 0, 1))
+            async with node(N3, {N2: (new.address, "")}, cluster_id="d") as other:
+                other.links.send(N2, Heartbeat(1, 0, 1))
+                await until(lambda: other.unreachable)
+
+            assert new.messages[0] == Heartbeat(1, 0, 1)
+            assert {sender for sender, _ in new.received} == {N1}
+
+    run(scenario())
+    assert clusters == ["c"]
+
+
+def test_the_common_format_is_the_lowest_of_all_members(run: Run) -> None:
+    async def scenario() -> None:
+        async with node(N2, {}, format_max=3) as two, node(N3, {}, format_max=2) as three:
+            members = {N2: (two.address, ""), N3: (three.address, "")}
+            async with node(N1, members, format_max=4) as one:
+                assert one.links.format_version == 4
+
+                await until(lambda: all(each.is_connected for each in one.links.statistics().values()))
+
+                assert one.links.format_version == 2
+
+    run(scenario())
+
+
 # ── what changes ──
 
 
