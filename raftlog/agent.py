@@ -18,8 +18,8 @@ from raftlog.config import ServerConfig
 from raftlog.distributed.log import DistributedLog
 from raftlog.distributed.replica import Links, Replica, ReplicaConfig
 from raftlog.engine import NodeId
-from raftlog.errors import ListenError, RaftlogError
-from raftlog.joining import Joining, begin_cluster
+from raftlog.errors import IdentityError, ListenError, RaftlogError
+from raftlog.joining import Joining
 from raftlog.net.addresses import host_and_port, is_loopback, is_wildcard
 from raftlog.net.handshake import Identity
 from raftlog.net.listener import Listener, ListenerLimits
@@ -104,6 +104,11 @@ class Agent:
         return self._log
 
     @property
+    def is_member(self) -> bool:
+        """It has a log; before, it waits to be joined to a cluster."""
+        return self._log is not None
+
+    @property
     def links(self) -> PeerLinks:
         assert self._links is not None, "it is not started"
         return self._links
@@ -145,11 +150,13 @@ class Agent:
             node_name=NodeId(config.node_name),
             filesystem=self._filesystem,
         )
-        parts.push_async_callback(asyncio.to_thread, directory.close)
-        is_member = await asyncio.to_thread(begin_cluster, directory, config, self.advertised_address)
+        parts.push_async_callback(self._close_directory, directory)
         links = self._links = await self._make_links(listener, directory)
-        if is_member:
-            await self._serve(listener, directory, links)
+        is_member = await self._joining(directory).begin_cluster(directory, config)
+        links.set_cluster(directory.cluster_id)
+        commit_log = await self._open_log(directory, links) if is_member else None
+        if commit_log is not None:
+            await self._serve(listener, directory, commit_log)
         else:
             listener.start()
             self.health.set_serving(False, "waiting to be joined to a cluster")
@@ -222,12 +229,11 @@ class Agent:
         """Become a member of a cluster, by asking or by being called, and serve."""
         assert self._member_of is not None
         try:
-            if self._config.join_addrs:
-                joining = self._joining(directory)
-                answer = await joining.ask(self._config.join_addrs, directory.directory_id)
-                if directory.is_new:  # else its leader has called meanwhile
-                    directory.join(answer.cluster_id)
-                    links.set_cluster(answer.cluster_id)
+            asked = self._others(directory)
+            if asked:
+                answer = await self._joining(directory).ask(asked, directory.directory_id)
+                directory.join(answer.cluster_id)  # nothing is left to do if its leader has called meanwhile
+                links.set_cluster(answer.cluster_id)
                 addresses = {NodeId(member.id): member.rpc_addr for member in answer.members}
                 await asyncio.to_thread(directory.remember_members, addresses)
             else:
@@ -236,21 +242,32 @@ class Agent:
                     hint=f"raftlog join {directory.node_name} {self.advertised_address}",
                 )
                 await self._member_of
-            await self._serve(listener, directory, links)
+            commit_log = await self._open_log(directory, links)
+            if commit_log is None:
+                raise IdentityError(
+                    f"{directory.path}: what was just made there is damaged; look at the disk"
+                )
+            await self._serve(listener, directory, commit_log)
         except (RaftlogError, OSError) as error:
             log.error("cannot become a member", reason=str(error))
             self._end(1)
+
+    def _others(self, directory: DataDirectory) -> list[str]:
+        """Addresses of servers that may let this one in."""
+        config = self._config
+        peers = [peer.address for peer in config.peers if peer.name != config.node_name]
+        return list(config.join_addrs) or list(directory.members.values()) or peers
 
     def _joining(self, directory: DataDirectory) -> Joining:
         tls = self._config.peer_tls()
         return Joining(tls, node=directory.node_name, address=self.advertised_address)
 
-    async def _serve(self, listener: Listener, directory: DataDirectory, links: PeerLinks) -> None:
+    async def _serve(self, listener: Listener, directory: DataDirectory, commit_log: DistributedLog) -> None:
         config, parts = self._config, self._parts
-        commit_log = self._log = await self._open_log(directory, links)
+        self._log = commit_log
         parts.push_async_callback(commit_log.close)
         replica = commit_log.replica
-        replica.on_failed = lambda: self._note_failed(directory)
+        replica.on_failed = self._note_failed
         self._watch(commit_log)
 
         forwarder = self._make_forwarder()
@@ -270,7 +287,7 @@ class Agent:
 
         for work in (
             self._look_after(commit_log),
-            self._joining(directory).keep_announced(replica, list(directory.members.values())),
+            self._joining(directory).keep_announced(replica),
             self._remember_members(directory, replica),
         ):
             parts.push_async_callback(_cancel, asyncio.create_task(work))
@@ -279,32 +296,24 @@ class Agent:
             await commit_log.wait_for_leader(FIRST_LEADER_S)
         self._note_started(directory, is_member=True)
 
-    async def _open_log(self, directory: DataDirectory, links: PeerLinks) -> DistributedLog:
-        """The log of this server; what it lost is made good by beginning anew, as a learner."""
+    async def _open_log(self, directory: DataDirectory, links: PeerLinks) -> DistributedLog | None:
+        """The log of this server; None if it was not to be trusted: then it was set aside, and this server is to be
+        let in anew, as a learner."""
+        storage: RaftStorage | None = None
         try:
             storage = await asyncio.to_thread(directory.open_storage, self._config.log_config())
             return self._make_log(directory, storage, links)
         except (DamagedState, LostEntries, UnreadableEntries) as error:
-            if not isinstance(error, DamagedState):
+            if storage is not None:
                 await asyncio.to_thread(storage.close)
-            await self._set_aside(directory, str(error))
-        links.set_identity(
-            Identity(
-                cluster_id=directory.cluster_id,
-                directory_id=directory.directory_id,
-                address=self.advertised_address,
-            )
+            await _set_aside(directory, str(error))
+        identity = Identity(
+            cluster_id=directory.cluster_id,
+            directory_id=directory.directory_id,
+            address=self.advertised_address,
         )
-        storage = await asyncio.to_thread(directory.open_storage, self._config.log_config())
-        return self._make_log(directory, storage, links)
-
-    async def _set_aside(self, directory: DataDirectory, reason: str) -> None:
-        folder = await asyncio.to_thread(directory.set_aside, reason)
-        log.error(
-            "this server cannot vote with what it has; it begins anew as a learner",
-            reason=reason,
-            set_aside=folder,
-        )
+        links.set_identity(identity)
+        return None
 
     def _make_forwarder(self) -> Forwarder:
         return Forwarder(self._config.peer_tls(), message_bytes_max=2 * self._config.message_bytes_max)
@@ -426,7 +435,7 @@ class Agent:
                     log.warning("members' addresses not kept", reason=str(error))
             await replica.wait_for_change(REMEMBER_INTERVAL_S)
 
-    def _note_failed(self, directory: DataDirectory) -> None:
+    def _note_failed(self) -> None:
         """The node takes part no more. It goes on serving what is committed, unless its log is not to be trusted."""
         if self.log.replica.has_lost_entries:
             self._end(EXIT_REPLACED)
@@ -435,6 +444,11 @@ class Agent:
         assert self.failed is not None
         if not self.failed.done():
             self.failed.set_result(code)
+
+    async def _close_directory(self, directory: DataDirectory) -> None:
+        if self._log is not None and self._log.replica.has_lost_entries:
+            await _set_aside(directory, str(self._log.replica.failure))
+        await asyncio.to_thread(directory.close)
 
     # ── stopping ────────────────────────────────────────────────────────────────────────────────────
 
@@ -454,6 +468,15 @@ class Agent:
         log.info("server stopping")
         await self._parts.aclose()
         log.info("server stopped")
+
+
+async def _set_aside(directory: DataDirectory, reason: str) -> None:
+    folder = await asyncio.to_thread(directory.set_aside, reason)
+    log.error(
+        "this server cannot vote with what it has; it begins anew as a learner",
+        reason=reason,
+        set_aside=folder,
+    )
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

@@ -28,31 +28,11 @@ log = get_logger(__name__)
 CALL_S_MAX: Final = 15.0  # for a join: the leader has to commit it
 ASK_AGAIN_S: Final = 1.0
 ANNOUNCE_INTERVAL_S: Final = 0.5
+STATUS_S_MAX: Final = 2.0  # for one that may not be there
 
 _STATIC: Final = uuid.UUID(
     "6f0c1f5e-3f0d-4c8e-9d2b-5a1d8e7c4b60"
 )  # the namespace of clusters that begin from a list
-
-
-def begin_cluster(directory: DataDirectory, config: ServerConfig, address: str) -> bool:
-    """Make the first content of a directory if the settings say how; whether it has content now.
-
-    Nothing is done with a directory that has some: bootstrapping twice is no error.
-    """
-    if not directory.is_new:
-        return True
-    if config.peers:
-        members = {NodeId(peer.name): Member(peer.address, "") for peer in config.peers}
-        members[directory.node_name] = Member(members[directory.node_name].address, directory.directory_id)
-        directory.bootstrap(_cluster_of(config), members, _first_views(members))
-        log.info("cluster begun from the list of peers", members=len(members))
-        return True
-    if config.bootstrap:
-        alone = {directory.node_name: Member(address, directory.directory_id)}
-        directory.bootstrap(str(uuid.uuid4()), alone, _first_views(alone))
-        log.info("cluster begun with this server", cluster=directory.cluster_id)
-        return True
-    return False
 
 
 def _cluster_of(config: ServerConfig) -> str:
@@ -72,13 +52,58 @@ def _first_views(members: Mapping[NodeId, Member]) -> dict[str, bytes]:
 
 
 class Joining:
-    """Asks the servers of a cluster to let this one in."""
+    """Of one server."""
 
     def __init__(self, tls: TlsFiles | None, *, node: NodeId, address: str) -> None:
         """`tls` is what this server proves; `address` is where others reach it."""
         self._tls = tls
         self._node = node
         self._address = address
+
+    async def begin_cluster(self, directory: DataDirectory, config: ServerConfig) -> bool:
+        """Make the first content of a directory if the settings say how; whether it has content now.
+
+        Nothing is done with a directory that has some: bootstrapping twice is no error. Nor with a new one whose peers
+        have gone on already: this server has lost its data, and asks to be let in.
+        """
+        if not directory.is_new:
+            return True
+        if config.peers:
+            others = [peer.address for peer in config.peers if peer.name != directory.node_name]
+            if await self._have_gone_on(others):
+                log.warning("the cluster has data and this server has none: it is to be let in anew")
+                return False
+            members = {NodeId(peer.name): Member(peer.address, "") for peer in config.peers}
+            cluster_id = _cluster_of(config)
+            log.info("cluster begun from the list of peers", members=len(members))
+        elif config.bootstrap:
+            members = {directory.node_name: Member(self._address, directory.directory_id)}
+            cluster_id = str(uuid.uuid4())
+            log.info("cluster begun with this server", cluster=cluster_id)
+        else:
+            return False
+        await asyncio.to_thread(directory.bootstrap, cluster_id, members, _first_views(members))
+        return True
+
+    async def _have_gone_on(self, addresses: Sequence[str]) -> bool:
+        """Whether one of these servers is of a cluster that had a leader."""
+
+        async def has(address: str) -> bool:
+            connection = self._connect(address)
+            try:
+                status = await connection.cluster.GetStatus(
+                    cluster_pb2.GetStatusRequest(), timeout=STATUS_S_MAX
+                )
+            except grpc.aio.AioRpcError:
+                return False
+            finally:
+                await connection.close()
+            return bool(status.commit_index > FIRST_BASE.index)
+
+        return any(await asyncio.gather(*map(has, addresses)))
+
+    def _connect(self, address: str) -> Connection:
+        return Connection(address, None if self._tls is None else channel_credentials(self._tls))
 
     async def ask(self, addresses: Sequence[str], directory_id: str) -> cluster_pb2.JoinResponse:
         """Ask them in turn until one lets us in; tries for ever, and says in the log why it has to."""
@@ -91,8 +116,7 @@ class Joining:
             await asyncio.sleep(ASK_AGAIN_S)
 
     async def _ask(self, address: str, directory_id: str) -> cluster_pb2.JoinResponse:
-        credentials = None if self._tls is None else channel_credentials(self._tls)
-        connection = Connection(address, credentials)
+        connection = self._connect(address)
         try:
             request = cluster_pb2.JoinRequest(
                 id=self._node, rpc_addr=self._address, directory_id=directory_id
@@ -102,26 +126,27 @@ class Joining:
         finally:
             await connection.close()
 
-    async def keep_announced(self, replica: Replica, addresses: Sequence[str]) -> None:
+    async def keep_announced(self, replica: Replica) -> None:
         """See to it that the list of members says where this server is and which directory it has.
 
         Needed after its address or its disk has changed, or if it was joined by somebody who did not know its directory.
-        `addresses` are those of other servers that were known before its log says who they are. Ends never.
+        Ends never.
         """
         while True:
             members = replica.applier.views.members
-            known = members.get(replica.id)
-            others = [
-                member.address
-                for node, member in members.known.items()
-                if node != replica.id and member.address
-            ]
-            is_told = known == Member(self._address, replica.directory_id)
+            is_told = members.get(replica.id) == Member(self._address, replica.directory_id)
             # Who was removed is not to come back by itself.
-            is_wanted = replica.id in members.configuration.members or not members.configuration.members
-            if not is_told and is_wanted:
-                if replica.is_ready:
-                    others = [self._address]
-                if others or addresses:
-                    await self.ask(others or addresses, replica.directory_id)
-            await asyncio.sleep(ANNOUNCE_INTERVAL_S)
+            if not is_told and replica.id in members.configuration.members and replica.failure is None:
+                leader = await replica.wait_for_leader()
+                known = replica.applier.views.members.get(leader)
+                if leader == replica.id:
+                    await self._announce(self._address, replica)
+                elif known is not None and known.address:
+                    await self._announce(known.address, replica)
+            await replica.wait_for_change(ANNOUNCE_INTERVAL_S)
+
+    async def _announce(self, leader: str, replica: Replica) -> None:
+        try:
+            await self._ask(leader, replica.directory_id)
+        except grpc.aio.AioRpcError as error:  # the next look asks again
+            log.debug("not announced yet", asked=leader, reason=str(failure(error)))

@@ -37,8 +37,14 @@ class Housekeeping:
         self._task = asyncio.create_task(self._run())
 
     async def close(self) -> None:
+        """End the work, with a last snapshot: what it contains need not be read at the next start."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
+        if self._replica.failure is None and self._replica.applied_entries > self._counted[0]:
+            try:
+                await self.take_snapshot()
+            except (LogError, OSError) as error:
+                log.warning("no last snapshot", node=self._replica.id, reason=str(error))
 
     async def _run(self) -> None:
         retention_at = time.monotonic() + RETENTION_INTERVAL_S

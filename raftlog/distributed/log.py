@@ -61,8 +61,10 @@ class DistributedLog:
 
     async def close(self) -> None:
         """Take part in the cluster no more, and close the files. What was acknowledged is on disk. Twice is no error."""
-        await self._housekeeping.close()
+        if self._replica.is_stopped:
+            return
         await self._mending.close()
+        await self._housekeeping.close()
         await self._replica.stop()
 
     # ── who leads ───────────────────────────────────────────────────────────────────────────────────

@@ -188,7 +188,11 @@ class Cluster:
 
     def leader(self) -> str | None:
         """The server that leads now: most of the servers follow it, and it takes appends. None: there is none."""
-        awake = {node: server.replica for node, server in self._running.items() if not server.is_paused}
+        awake = {
+            node: server.replica
+            for node, server in self._running.items()
+            if server.is_member and not server.is_paused
+        }
         for node, replica in awake.items():
             followers = sum(each.leader == node for each in awake.values())
             is_leading = replica.is_ready and isinstance(replica.driver.node.role, Leader)
@@ -247,6 +251,8 @@ class Cluster:
             return f"{node} is paused"
         if server.failure:
             return f"{node} failed: {server.failure}"
+        if not server.is_member:
+            return f"{node} waits to be let in"
         replica = server.replica
         return f"{node} follows {replica.leader or 'nobody'} in term {replica.driver.node.term} and has {server.high_watermark} records"
 

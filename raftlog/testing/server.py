@@ -98,18 +98,23 @@ class LocalServer:
     # ── what it is ──────────────────────────────────────────────────────────────────────────────────
 
     @property
+    def is_member(self) -> bool:
+        """It has a log; one without data has to be let in first."""
+        return self._agent.is_member
+
+    @property
     def replica(self) -> Replica:
         """Its fields may be read by any thread; they change at any time."""
         return self._agent.log.replica
 
     @property
     def high_watermark(self) -> int:
-        return self._agent.log.end
+        return self._agent.log.end if self.is_member else 0
 
     @property
     def failure(self) -> str:
         """Why it cannot go on; empty if it can."""
-        return "" if self.replica.failure is None else str(self.replica.failure)
+        return str(self.replica.failure or "") if self.is_member else ""
 
     def call(self, what: Callable[[DistributedLog], Coroutine[Any, Any, T]], timeout_s: float) -> T:
         """What `what` gives of the log of this server, run by its loop."""
