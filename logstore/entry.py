@@ -78,8 +78,8 @@ _new_place: Final[Callable[[tuple[int, ...]], Place]] = partial(tuple.__new__, P
 def unstamped_records(payload: Payload, time: int) -> Unstamped:
     """A batch that takes the next place in the log, whatever that is."""
     length = BODY_CRC_START + payload.size
-    return Unstamped(
-        length, 0, time, Kind.RECORDS, payload.record_count, length, payload.crc, payload.buffers, b""
+    return _new_unstamped(
+        (length, 0, time, Kind.RECORDS, payload.record_count, length, payload.crc, payload.buffers, b"")
     )
 
 

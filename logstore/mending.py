@@ -48,7 +48,7 @@ from logstore.frame import (
     parse_mark,
 )
 from logstore.replication import refusals_as_damage
-from logstore.segment import UNKNOWN, Segment
+from logstore.segment import Segment
 from logstore.walk import Item
 from logstore.writer import Writer
 
@@ -263,7 +263,6 @@ def _replace(rows: _Rows, row: int, entry: Unstamped, file: File) -> bool:
     position = rows.index.position(row)
     file.write(b"".join(buffers), position)
     _renew_marks(rows.segment, file, position + entry.size, end_position, place.entry_index - 1)
-    rows.index.verified[row] = UNKNOWN
     return True
 
 

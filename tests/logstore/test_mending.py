@@ -22,6 +22,7 @@ from logstore import (
     Record,
 )
 from logstore.filesystem import File
+from logstore.fsck import examine
 from logstore.testing import CrashFileSystem
 from tests.logstore.entries import all_entries, records_entry
 
@@ -213,6 +214,21 @@ def test_rest_of_a_stretch_waits_for_its_first_entry(replicas: Replicas) -> None
         assert log.replace_damaged(entries()[7:9]) == 0
         assert log.replace_damaged(entries()[6:8]) == 2
         assert log.replace_damaged(entries()[8:9]) == 1
+        replicas.require_mended(log)
+
+
+def test_damaged_marks_behind_a_frame_are_made_again_with_it(replicas: Replicas) -> None:
+    path, position, data = replicas.frames[6]
+    end = position + len(data)
+    assert replicas.fs.files()[path][end : end + 4] == b"LmrK"
+
+    def change(files: dict[str, bytearray]) -> None:
+        files[path][end - 20 : end + 24] = bytes(44)
+
+    with replicas.open_with(change) as log:
+        assert log.damage(1, 41) == [(6, 7)]
+        assert log.replace_damaged(entries()[5:6]) == 1
+        assert examine(log._directory)[1] == []
         replicas.require_mended(log)
 
 
