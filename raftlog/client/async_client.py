@@ -253,7 +253,9 @@ class AsyncClient:
             request.end_offset = max(end, 0)
         async with aclosing(self._consumer.consume(request)) as responses:
             async for response in responses:
-                low = max(response.first_offset, start or 0)
+                if start is None:
+                    start = response.log_start  # which may lie within the first frame
+                low = max(response.first_offset, start)
                 for found in read_frames(response.frames):
                     yield low, FOREVER if end is None else end, found
 
