@@ -8,13 +8,10 @@ from concurrent.futures import Future
 from struct import Struct
 from typing import Any, Final, NamedTuple
 
-import numpy as np
-
 from logstore import Record
 from logstore.checksum import crc32c
 from logstore.config import Config
 from logstore.encode import encode_batch, encode_value
-from logstore.filesystem import BytesLike
 from logstore.frame import Payload, wire_frame
 
 PLACE: Final = Struct("<QQI")  # how the body of a frame begins: producer id, first sequence number, epoch
@@ -32,12 +29,11 @@ def frame_at(payload: Payload, place: Place) -> bytes:
     """The frame of a payload with another place; its checksum is computed anew."""
     first, *rest = payload.buffers
     head = PLACE.pack(place.producer_id, place.sequence, place.epoch)
-    buffers: list[BytesLike] = [head, memoryview(first)[PLACE.size :], *rest]
+    buffers = (head, bytes(memoryview(first)[PLACE.size :]), *map(bytes, rest))  # what is bytes is not copied
     crc = 0
     for buffer in buffers:
-        if len(buffer):
-            crc = crc32c(crc, np.frombuffer(buffer, np.uint8))
-    return wire_frame(Payload(tuple(buffers), payload.size, crc, payload.record_count))
+        crc = crc32c(crc, buffer)
+    return wire_frame(Payload(buffers, payload.size, crc, payload.record_count))
 
 
 class Batch:
