@@ -3,8 +3,8 @@
     0x01      another server: Raft, after TLS, by whoever calls `accept`
     others    a client: passed on to gRPC as it is, the first byte included (0x16 begins TLS, "P" plain HTTP/2)
 
-No connection waits for another one. One that says nothing is closed after FIRST_BYTE_S_MAX. gRPC listens on a socket in a
-folder that only this user may enter; it sees no addresses, so limits by address are kept here.
+No connection waits for another one. One that says nothing is closed after FIRST_BYTE_S_MAX. gRPC listens on a socket
+in a folder that only this user may enter; it sees no addresses, so limits by address are kept here.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from raftlog.errors import ListenError
@@ -36,6 +37,7 @@ SOCKET_NAME: Final = "grpc.socket"
 SOCKET_PATH_BYTES_MAX: Final = 107  # of an address of the Unix family, without the zero at its end
 NO_MORE_FILES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 RETRY_S: Final = 0.1  # until one is closed
+ACCEPTED_PER_TURN_MAX: Final = 64  # of the loop, so that others have their turn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +82,7 @@ class Listener:
             asyncio.Queue()
         )  # None: closed. raft_handshakes_max at most
         self._quiet = QuietLog(log, lambda: asyncio.get_running_loop().time())
+        self._resuming: asyncio.TimerHandle | None = None  # when no more files could be opened
         self._is_closed = False
 
     @property
@@ -97,7 +100,7 @@ class Listener:
         return self._count
 
     def start(self) -> None:
-        self._spawn(self._accept_all())
+        asyncio.get_running_loop().add_reader(self._socket, self._accept_waiting)
 
     async def accept(self) -> Accepted:
         """The next connection that begins as another server's; ConnectionAbortedError once this is closed."""
@@ -114,6 +117,7 @@ class Listener:
         if self._is_closed:
             return
         self._is_closed = True
+        self._stop_accepting()
         for task in list(self._tasks):
             task.cancel()
         if self._tasks:
@@ -136,18 +140,28 @@ class Listener:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _accept_all(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
+    def _accept_waiting(self) -> None:
+        """Take the connections that wait. Called by the loop, so that nothing that was taken is lost when this closes."""
+        for _ in range(ACCEPTED_PER_TURN_MAX):
             try:
-                connection, address = await loop.sock_accept(self._socket)
+                connection, address = self._socket.accept()
+            except BlockingIOError:
+                return
             except OSError as error:
                 # Of one connection (it went away before it was accepted), or no more files: others may work again.
                 self._quiet.warning("accept", "connection not accepted reason=%s", error.strerror)
                 if error.errno in NO_MORE_FILES:
-                    await asyncio.sleep(RETRY_S)
-                continue
+                    self._stop_accepting()
+                    self._resuming = asyncio.get_running_loop().call_later(RETRY_S, self.start)
+                return
+            connection.setblocking(False)
             self._admit(connection, str(address[0]))
+
+    def _stop_accepting(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._socket)
+        if self._resuming is not None:
+            self._resuming.cancel()
+            self._resuming = None
 
     def _admit(self, connection: socket.socket, address: str) -> None:
         limits = self._limits
@@ -161,9 +175,7 @@ class Listener:
             self._count += 1
             self._by_address[address] += 1
             sorting = self._spawn(self._sort(connection, address, _once(lambda: self._release(address))))
-            sorting.add_done_callback(
-                lambda task: connection.close() if task.cancelled() else None
-            )  # before it began
+            sorting.add_done_callback(partial(_close_if_cancelled, connection))
 
     def _release(self, address: str) -> None:
         self._count -= 1
@@ -173,13 +185,8 @@ class Listener:
 
     def _refuse(self, connection: socket.socket, address: str, what: str, limit: int) -> None:
         connection.close()
-        self._quiet.warning(
-            what,
-            "connection refused: as many as are allowed what=%s limit=%d address=%s",
-            what,
-            limit,
-            address,
-        )
+        text = "connection refused: as many as are allowed what=%s limit=%d address=%s"
+        self._quiet.warning(what, text, what, limit, address)
 
     async def _sort(self, connection: socket.socket, address: str, release: Callable[[], None]) -> None:
         """Read one byte, and give the connection away or close it."""
@@ -203,12 +210,8 @@ class Listener:
                 "silent", "connection closed: it said nothing, or gRPC did not take it address=%s", address
             )
         except OSError as error:
-            self._quiet.warning(
-                "broken",
-                "connection closed: it broke, or gRPC did not take it reason=%s address=%s",
-                error.strerror or error,
-                address,
-            )
+            text = "connection closed: it broke, or gRPC did not take it reason=%s address=%s"
+            self._quiet.warning("broken", text, error.strerror or error, address)
         finally:
             if not is_given_away:
                 connection.close()
@@ -224,6 +227,12 @@ class Listener:
 
     def _release_handshake(self) -> None:
         self._handshakes -= 1
+
+
+def _close_if_cancelled(connection: socket.socket, task: asyncio.Task[None]) -> None:
+    """Also where the task had not begun yet."""
+    if task.cancelled():
+        connection.close()
 
 
 def _once(call: Callable[[], None]) -> Callable[[], None]:

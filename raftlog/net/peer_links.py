@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from random import Random
 from typing import Any, Final, NamedTuple
@@ -25,7 +25,6 @@ from raftlog.net.handshake import (
     HandshakeFailed,
     Hello,
     Identity,
-    Introduction,
     Lane,
     Welcome,
     hear_hello,
@@ -36,6 +35,7 @@ from raftlog.net.handshake import (
     why_refuse_welcome,
 )
 from raftlog.net.outbound import Outbound
+from raftlog.net.peer import Address, Peer, PeerStatistics
 from raftlog.net.quiet_log import QuietLog
 from raftlog.net.stream_layer import StreamLayer, Unreachable
 from raftlog.net.throttle import Throttle
@@ -47,9 +47,7 @@ log = logging.getLogger(__name__)
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
-STRANGERS_MAX: Final = (
-    64  # servers that are not in the list of members: a new server knows nobody before a leader calls
-)
+STRANGERS_MAX: Final = 64  # servers not in the list of members; a new one knows nobody before a leader calls
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +64,7 @@ class LinkLimits:
 
 
 class Language(NamedTuple):
-    """How the messages of one kind of engine travel. Servers whose frames have different types do not understand each other."""
+    """How the messages of one kind of engine travel. Each kind has a type of frame, and takes no other."""
 
     frame_type: int
     encode: Callable[[Any], list[bytes]]
@@ -75,36 +73,6 @@ class Language(NamedTuple):
 
 
 RAFT: Final = Language(MESSAGE, encode, decode, lambda message: isinstance(message, (Append, SnapshotChunk)))
-
-
-class Address(NamedTuple):
-    """Where a member is, and which data directory it has."""
-
-    address: str
-    directory_id: str = ""  # "": not known, any will do
-
-
-@dataclass(frozen=True, slots=True)
-class PeerStatistics:
-    """What is known of the links with one peer."""
-
-    is_connected: bool  # we to it, for control
-    queued_bytes: int  # that the system has not taken yet
-    last_heard: float | None  # loop time of the last message from it
-    dropped: int  # messages that were not sent
-    connects: int  # connections made to it
-    format_min: int  # versions of the log's format that it knows; 0: it has not introduced itself
-    format_max: int
-
-
-@dataclass(slots=True)
-class _Peer:
-    address: Address
-    is_member: bool
-    outbound: dict[Lane, Outbound] = field(default_factory=dict)
-    inbound: dict[Lane, Connection] = field(default_factory=dict)
-    introduced: Introduction | None = None  # the last one
-    last_heard: float | None = None
 
 
 class PeerLinks:
@@ -127,10 +95,12 @@ class PeerLinks:
     ) -> None:
         """Begin at once to connect and to accept. `addresses`: of the members, with their directories.
 
-        `on_message` is called with a sender that has proved who it is. `on_unreachable` follows when something could not
-        be sent, or a connection was lost. Both are called by the loop, never within `send`; neither may raise.
-        `on_cluster` is called, once, where the identity has no cluster id and a member of one calls: then this server is
-        of that cluster; it must be durable on return. `throttle` holds back snapshots and what is marked as catching up; None: they go as fast as they can.
+        `on_message` is called with a sender that has proved who it is. `on_unreachable` follows when something could
+        not be sent, or a connection was lost. Both are called by the loop, never within `send`; neither may raise.
+
+        `on_cluster` is called, once, where the identity has no cluster id and a member of one calls: then this server
+        is of that cluster; it must be durable on return. `throttle` holds back snapshots and what is marked as
+        catching up; None: they go as fast as they can.
         """
         self._node_id = node_id
         self._identity = identity
@@ -145,7 +115,7 @@ class PeerLinks:
         self._members_version = 0
         self._loop = asyncio.get_running_loop()
         self._quiet = QuietLog(log, self._loop.time)
-        self._peers: dict[NodeId, _Peer] = {}
+        self._peers: dict[NodeId, Peer] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_receiving_bulk = True
         self._is_closed = False
@@ -178,32 +148,20 @@ class PeerLinks:
     def _put(self, node: NodeId, address: Address, *, is_member: bool) -> None:
         peer = self._peers.get(node)
         if peer is None:
-            peer = self._peers[node] = _Peer(address, is_member)
+            peer = self._peers[node] = Peer(address, is_member)
         elif peer.address.address != address.address:  # what we hear from it need not be heard anew
-            for outbound in peer.outbound.values():
+            for outbound in peer.take_outbound():
                 self._spawn(outbound.close())
-            peer.outbound = {}
         peer.address = address
         peer.is_member = is_member
-        self._check_directory(node, peer)
+        peer.check_directory()
         if is_member:
             self._outbound(node, peer, Lane.CONTROL).stay_connected()
 
-    def _check_directory(self, node: NodeId, peer: _Peer) -> None:
-        """The list says which directory this peer has; if it came with another one, both introduce themselves again."""
-        known, introduced = peer.address.directory_id, peer.introduced
-        if introduced is None or known in ("", introduced.directory_id):
-            return
-        for connection in peer.inbound.values():
-            connection.abort(f"{node} has another directory than the list of members says")
-        for outbound in peer.outbound.values():
-            outbound.reconnect(f"{node} has another directory than the list of members says")
-
     def _forget(self, node: NodeId) -> None:
         peer = self._peers.pop(node)
-        for connection in peer.inbound.values():
-            connection.close("it is no longer a member there")
-        for outbound in peer.outbound.values():
+        peer.end_inbound("it is no longer a member there")
+        for outbound in peer.take_outbound():
             self._spawn(outbound.close())
 
     # ── sending ──
@@ -234,7 +192,7 @@ class PeerLinks:
         is_throttled = is_catch_up or isinstance(message, SnapshotChunk)
         outbound.send(payload, HEADER_BYTES + size, is_throttled=is_throttled)
 
-    def _outbound(self, node: NodeId, peer: _Peer, lane: Lane) -> Outbound:
+    def _outbound(self, node: NodeId, peer: Peer, lane: Lane) -> Outbound:
         outbound = peer.outbound.get(lane)
         if outbound is None:
             limits, is_control = self._limits, lane is Lane.CONTROL
@@ -252,7 +210,7 @@ class PeerLinks:
             )
         return outbound
 
-    async def _connect(self, node: NodeId, peer: _Peer, lane: Lane) -> Connection:
+    async def _connect(self, node: NodeId, peer: Peer, lane: Lane) -> Connection:
         """A connection on which `node` has said who it is, or an error of ours."""
         address = peer.address.address
         connection = await self._stream_layer.dial(address, self._limits.dial_s_max)
@@ -295,7 +253,8 @@ class PeerLinks:
                 connection = await self._stream_layer.accept()
             except ConnectionAbortedError:
                 return
-            self._spawn(self._admit(connection))
+            admitting = self._spawn(self._admit(connection))
+            admitting.add_done_callback(partial(_abort_if_cancelled, connection))
 
     async def _admit(self, connection: Connection) -> None:
         try:
@@ -307,9 +266,6 @@ class PeerLinks:
             )  # fmt: skip
             connection.abort("no introduction")
             return
-        except BaseException:
-            connection.abort("this server is stopping")
-            raise
         node = NodeId(hello.node)
         peer = self._peers.get(node)
         own = self._introduction()
@@ -340,7 +296,7 @@ class PeerLinks:
     def _strangers(self) -> int:
         return sum(not peer.is_member for peer in self._peers.values())
 
-    def _receive_from(self, node: NodeId, peer: _Peer, hello: Hello, connection: Connection) -> None:
+    def _receive_from(self, node: NodeId, peer: Peer, hello: Hello, connection: Connection) -> None:
         lane, limits = hello.lane, self._limits
         before = peer.inbound.get(lane)
         if before is not None:
@@ -359,18 +315,19 @@ class PeerLinks:
         if is_bulk and not self._is_receiving_bulk:
             connection.pause_reading()
 
-    def _remove_inbound(self, peer: _Peer, lane: Lane, connection: Connection) -> None:
+    def _remove_inbound(self, peer: Peer, lane: Lane, connection: Connection) -> None:
         if peer.inbound.get(lane) is connection:
             del peer.inbound[lane]
 
-    def _take(self, node: NodeId, peer: _Peer, connection: Connection, frame: Frame) -> None:
+    def _take(self, node: NodeId, peer: Peer, connection: Connection, frame: Frame) -> None:
         try:
             if frame.type != self._language.frame_type:
                 raise BadMessage(f"a frame of type {frame.type}")
             message = self._language.decode(frame.payload)
         except BadMessage as error:
             self._quiet.warning(
-                f"bad from {node}", "connection of a server ended: it sent what cannot be read node=%s reason=%s", node, error
+                f"bad from {node}", "connection of a server ended: it sent what cannot be read node=%s reason=%s",
+                node, error,
             )  # fmt: skip
             connection.abort(str(error))
             return
@@ -381,7 +338,7 @@ class PeerLinks:
 
     @property
     def format_version(self) -> int:
-        """The highest version of the log's format that this server and all members that have introduced themselves know."""
+        """The highest version of the log's format that this server and all members known so far have in common."""
         known = [
             peer.introduced.format_max for peer in self._peers.values() if peer.is_member and peer.introduced
         ]
@@ -389,7 +346,7 @@ class PeerLinks:
 
     def statistics(self) -> dict[NodeId, PeerStatistics]:
         """Of each peer, members and others."""
-        return {node: _statistics(peer) for node, peer in sorted(self._peers.items())}
+        return {node: peer.statistics() for node, peer in sorted(self._peers.items())}
 
     async def close(self) -> None:
         """End all connections and take no more. The stream layer is its owner's."""
@@ -400,9 +357,8 @@ class PeerLinks:
             task.cancel()
         peers = [self._peers.pop(node) for node in sorted(self._peers)]
         for peer in peers:
-            for connection in list(peer.inbound.values()):
-                connection.close("this server is stopping")
-            for outbound in peer.outbound.values():
+            peer.end_inbound("this server is stopping")
+            for outbound in peer.take_outbound():
                 self._spawn(outbound.close())
         if self._tasks:
             await asyncio.wait(self._tasks)
@@ -410,21 +366,14 @@ class PeerLinks:
     def _introduction(self) -> dict[str, Any]:
         return introduction(self._node_id, self._identity, members_version=self._members_version)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
 
-def _statistics(peer: _Peer) -> PeerStatistics:
-    control, introduced = peer.outbound.get(Lane.CONTROL), peer.introduced
-    links = peer.outbound.values()
-    return PeerStatistics(
-        is_connected=control is not None and control.is_connected,
-        queued_bytes=sum(each.queued_bytes for each in links),
-        last_heard=peer.last_heard,
-        dropped=sum(each.dropped for each in links),
-        connects=sum(each.connects for each in links),
-        format_min=introduced.format_min if introduced is not None else 0,
-        format_max=introduced.format_max if introduced is not None else 0,
-    )
+def _abort_if_cancelled(connection: Connection, task: asyncio.Task[None]) -> None:
+    """Also where the task had not begun yet."""
+    if task.cancelled():
+        connection.abort("this server is stopping")

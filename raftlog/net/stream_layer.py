@@ -8,6 +8,7 @@ import os
 import socket
 import ssl
 from collections.abc import Collection
+from functools import partial
 from typing import Final
 
 from raftlog.errors import RaftlogError
@@ -121,20 +122,20 @@ class StreamLayer:
             except ConnectionAbortedError:
                 self._ready.put_nowait(None)
                 return
-            task = asyncio.get_running_loop().create_task(self._admit(accepted))
+            connection = Connection(accepted.address, answer_by=accepted.answer_by)
+            task = asyncio.get_running_loop().create_task(self._admit(accepted, connection))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(partial(_end_if_cancelled, accepted, connection))
 
-    async def _admit(self, accepted: Accepted) -> None:
+    async def _admit(self, accepted: Accepted, connection: Connection) -> None:
         """Do TLS, and put the connection where `accept` finds it, or end it."""
-        loop = asyncio.get_running_loop()
         tls = self._server_tls
-        connection = Connection(accepted.address, answer_by=accepted.answer_by)
         try:
             prepare(accepted.socket, unacknowledged_ms_max=UNACKNOWLEDGED_MS_MAX)
             async with asyncio.timeout_at(accepted.answer_by):
                 # (What uvloop returns here is its own protocol for TLS.)
-                await loop.connect_accepted_socket(
+                await asyncio.get_running_loop().connect_accepted_socket(
                     lambda: connection,
                     accepted.socket,
                     ssl=tls.current() if tls is not None else None,
@@ -148,10 +149,6 @@ class StreamLayer:
                 accepted.address, "too slow" if isinstance(error, TimeoutError) else _in_words(error),
             )  # fmt: skip
             return
-        except BaseException:
-            accepted.socket.close()
-            accepted.release()
-            raise
         connection.on_proved = accepted.release
         connection.ended.add_done_callback(lambda _: accepted.release())
         if tls is None or connection.subject in self._peer_names:
@@ -167,6 +164,17 @@ class StreamLayer:
         )  # fmt: skip
         reason = f"the certificate of {connection.subject!r} may not speak for a server"
         await refuse(connection, reason, after_hello=True)
+
+
+def _end_if_cancelled(accepted: Accepted, connection: Connection, task: asyncio.Task[None]) -> None:
+    """Also where the task had not begun yet."""
+    if not task.cancelled():
+        return
+    accepted.release()
+    if connection.is_open:
+        connection.abort("this server is stopping")
+    else:
+        accepted.socket.close()
 
 
 async def _connect(host: str, port: int) -> socket.socket:
