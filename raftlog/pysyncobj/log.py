@@ -4,40 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
-from pysyncobj import FAIL_REASON
-
-from logstore import Config, LogClosed, OffsetOutOfRange, QueueFull, Record
+from logstore import Config, CorruptLog, OffsetOutOfRange, QueueFull, RawEntry, Record
 from logstore.reading import Frames
 from raftlog.distributed.frames import Batch, Value, make_frame
 from raftlog.distributed.status import MemberStatus, NodeStatus
 from raftlog.engine import NodeId
-from raftlog.errors import (
-    InvalidRequest,
-    MembershipRefused,
-    NotLeader,
-    NotSupported,
-    OutcomeUnknown,
-    UnexpectedOffset,
-)
+from raftlog.errors import InvalidRequest, NotSupported, RaftlogError, UnexpectedOffset
 from raftlog.net.addresses import split_address
 from raftlog.net.handshake import Identity
 from raftlog.net.stream_layer import StreamLayer
-from raftlog.pysyncobj.codec import Change
-from raftlog.pysyncobj.driver import Driver
-from raftlog.pysyncobj.journal import Journal, Member, Members
-from raftlog.pysyncobj.replica import Outcome, Replica
-from raftlog.pysyncobj.requests import Requests
+from raftlog.pysyncobj.codec import FIRST_INDEX
+from raftlog.pysyncobj.journal import Journal, Member
+from raftlog.pysyncobj.membership import Membership
+from raftlog.pysyncobj.node import Node
+from raftlog.pysyncobj.replica import Replica
 from raftlog.runtime.logging import get_logger
 
 log = get_logger(__name__)
 
 ENGINE: Final = "pysyncobj"
-OUTCOME_S_MAX: Final = 10.0  # for a change or a read
-MEMBERS_MAX: Final = 64
 ROLES: Final = ("follower", "candidate", "leader")  # by PySyncObj's numbers
 
 
@@ -63,23 +52,16 @@ class SyncObjLog:
         `joins`: the cluster exists, and its leader will be asked to `join` this node.
         """
         self.config: Config = journal.log.config
-        self._journal = journal
+        self._log = journal.log
         self._identity = identity
-        self._replica = replica = Replica(
+        replica = Replica(
             journal,
             election_timeout_s_min=election_timeout_s_min,
             election_timeout_s_max=election_timeout_s_max,
             may_campaign=not joins,
         )
-        self._requests = Requests(journal.log.offset_of, self._not_leader)
-        self._one_change = asyncio.Lock()  # PySyncObj's own guard against two changes at once never guards
-        self._seen: tuple[Any, ...] = (
-            False,
-        )  # what callers may wait for, as of the last turn; first: the term it leads
-        self._changed = asyncio.Event()  # a new one after each change
-        self._is_closed = False
-        self.end = journal.log.offset_of(journal.applied + 1)  # the high watermark: moved after each turn
-        self._driver = Driver(replica, identity, stream_layer, on_turn=self._look)
+        self._node = Node(journal, replica, stream_layer, identity)
+        self._membership = Membership(self._node)
         log.warning(
             'this cluster runs on PySyncObj, which can lose acknowledged records; use engine = "raft" for data that matters',
             node=journal.node, engine=ENGINE,
@@ -87,116 +69,41 @@ class SyncObjLog:
 
     async def close(self) -> None:
         """Take part no more, and close the files. Twice is no error."""
-        if self._is_closed:
-            return
-        self._is_closed = True
-        self._requests.fail_all(
-            OutcomeUnknown("the server stopped before a quorum had it; it may be stored later, or never")
-        )
-        self._wake()
-        await self._driver.close()
-
-    # ── after each turn ─────────────────────────────────────────────────────────────────────────────
-
-    def _look(self) -> None:
-        replica = self._replica
-        applied: int = replica.raftLastApplied
-        if self._driver.failure is None:
-            self.end = self._journal.log.offset_of(applied + 1)
-        else:
-            self._requests.fail_all(self._driver.failure)
-        leads = bool(replica._isLeader())
-        term = replica.raftCurrentTerm
-        seen = (
-            leads and term,
-            replica.is_ready,
-            replica.leader,
-            applied,
-            len(self._requests),
-            self._driver.failure,
-        )
-        if self._seen[0] and self._seen[0] != seen[0]:
-            self._requests.fail_all(
-                OutcomeUnknown(
-                    "leadership was lost before a quorum had it; whether it was stored is not known"
-                )
-            )
-        if seen != self._seen:
-            self._seen = seen
-            self._wake()
-
-    def _wake(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
-
-    async def _until(self, condition: Callable[[], bool]) -> None:
-        """Return once it holds; it is looked at after each turn that changed something. NodeFailed, LogClosed."""
-        while not condition():
-            self._require_open()
-            await self._changed.wait()
-
-    def _require_open(self) -> None:
-        if self._is_closed:
-            raise LogClosed("the log is closed")
-        if self._driver.failure is not None:
-            raise self._driver.failure
+        await self._node.close()
 
     # ── who leads ───────────────────────────────────────────────────────────────────────────────────
 
     @property
+    def node(self) -> Node:
+        """The node beneath, for those who watch it."""
+        return self._node
+
+    @property
     def is_leader(self) -> bool:
         """This node leads, and has applied all that was appended before: it can take appends."""
-        return not self._is_closed and self._driver.failure is None and self._replica.is_ready
+        return self._node.is_leader
 
     def require_leader(self) -> None:
-        self._require_open()
-        if not self.is_leader:
-            raise self._not_leader()
-
-    def _not_leader(self) -> NotLeader:
-        """Says who leads, as far as this node knows."""
-        leader = self._replica.leader
-        if leader is None or leader == self._journal.node or leader not in self._members:
-            return NotLeader()
-        return NotLeader(leader, self._members[leader].address)
+        """NotLeader unless this node leads, LogClosed, NodeFailed."""
+        self._node.require_leader()
 
     async def wait_for_leader(self, timeout_s: float) -> NodeId:
         """Who leads, once that is known and, if it is this node, it can take appends; TimeoutError."""
-
-        def is_known() -> bool:
-            return self._replica.leader not in (None, self._journal.node) or self.is_leader
-
         async with asyncio.timeout(timeout_s):
-            await self._until(is_known)
-        leader = self._replica.leader
-        assert leader is not None
-        return leader
+            return await self._node.wait_for_leader()
 
     async def transfer_leadership(self, to: str = "") -> str:
         """Hand over to a server that has the whole log; returns who leads then. MembershipRefused."""
-        async with self._one_change:
-            self.require_leader()
-            if to == self._journal.node:
-                return to
-            return await self._hand_over(to)
+        return await self._membership.transfer_leadership(to)
 
-    async def _hand_over(self, to: str) -> NodeId:
-        refusals: list[int] = []
-        target = None if not to else self._replica.nodeClass(to)
-        self._replica.transferLeadership(target, lambda _, reason: refusals.append(reason))
-        if refusals != [FAIL_REASON.SUCCESS]:
-            raise MembershipRefused(
-                f"{to or 'no other server'} cannot take over: it is no member, or not caught up"
-            )
-        self._driver.soon()
-        try:
-            async with asyncio.timeout(OUTCOME_S_MAX):
-                await self._until(lambda: self._replica.leader not in (None, self._journal.node))
-        except TimeoutError:
-            raise OutcomeUnknown(f"nobody has taken over within {OUTCOME_S_MAX:.0f} s") from None
-        leader = self._replica.leader
-        assert leader is not None
-        return leader
+    async def hand_over(self, timeout_s: float) -> None:
+        """If this node leads others, have one of them lead, so that nobody has to find out; not for longer than this."""
+        if self.is_leader and len(self._node.members) > 1:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._membership.transfer_leadership("")
+            except (RaftlogError, TimeoutError) as error:
+                log.info("leadership not handed over", reason=str(error))
 
     # ── appending ───────────────────────────────────────────────────────────────────────────────────
 
@@ -208,25 +115,18 @@ class SyncObjLog:
         frame = make_frame(batch, self.config, time=time.time_ns())
         if frame.sequence is not None:
             _refuse("does not recognise batches that are sent again: leave the producer's id out")
-        size = len(frame.data)
-        if self._requests.size and self._requests.size + size > self.config.pending_bytes_max:
-            raise QueueFull(self._requests.size)
-        if expected_offset is not None:
-            self._require_end(expected_offset)
-        ask = partial(self._replica.append, frame.data)
-        future = self._requests.begin(ask, size=size, records=frame.record_count)
-        self._driver.soon()
-        return frame.record_count, future
-
-    def _require_end(self, expected_offset: int) -> None:
-        end = self.end + self._requests.records
-        if end != expected_offset:
-            raise UnexpectedOffset(expected_offset, end)
+        size, requests = len(frame.data), self._node.requests
+        if requests.size and requests.size + size > self.config.pending_bytes_max:
+            raise QueueFull(requests.size)
+        if expected_offset is not None and expected_offset != self.end + requests.records:
+            raise UnexpectedOffset(expected_offset, self.end + requests.records)
+        ask = partial(self._node.replica.append, frame.data)
+        return frame.record_count, self._node.begin(ask, size=size, records=frame.record_count)
 
     async def room(self) -> None:
         """Return when a batch that was begun is settled; at once if there is none."""
-        count = len(self._requests)
-        await self._until(lambda: not count or len(self._requests) < count)
+        requests, count = self._node.requests, len(self._node.requests)
+        await self._node.until(lambda: not count or len(requests) < count)
 
     async def append(self, value: Value, *, expected_offset: int | None = None) -> int:
         """The offset of the record, once it is committed."""
@@ -241,14 +141,19 @@ class SyncObjLog:
     # ── reading: what is committed and durable here ─────────────────────────────────────────────────
 
     @property
+    def end(self) -> int:
+        """The high watermark: the offset behind the last record that can be read here."""
+        return self._node.end
+
+    @property
     def start(self) -> int:
-        return self._journal.log.start
+        return self._log.start
 
     def read(self, offset: int) -> Record:
         """The record; OffsetOutOfRange, or CorruptLog if its bytes are damaged here."""
         if not self.start <= offset < self.end:
             raise OffsetOutOfRange(offset, self.start, self.end)
-        return self._journal.log.read(offset)
+        return self._log.read(offset)
 
     def frames(self, start: int | None = None, end: int | None = None, *, bytes_max: int) -> Iterator[Frames]:
         """Frames with the records start..end-1, as `logstore.Log.frames`."""
@@ -256,15 +161,15 @@ class SyncObjLog:
         end = self.end if end is None else min(end, self.end)
         if not self.start <= start <= self.end:
             raise OffsetOutOfRange(start, self.start, self.end)
-        return self._journal.log.frames(start, end, bytes_max=bytes_max)
+        return self._log.frames(start, end, bytes_max=bytes_max)
 
     def offset_at(self, time: int) -> int:
         """The first offset appended at or after `time`, UTC nanoseconds; `end` if there is none."""
-        return min(self._journal.log.offset_at(time), self.end)
+        return min(self._log.offset_at(time), self.end)
 
     async def wait_async(self, seen_end: int) -> int:
         """The high watermark, once it differs from `seen_end`; LogClosed when the log is closed."""
-        await self._until(lambda: self.end != seen_end)
+        await self._node.until(lambda: self.end != seen_end)
         return self.end
 
     async def read_index(self, timeout_s: float) -> int:
@@ -274,20 +179,20 @@ class SyncObjLog:
         """
         self.require_leader()
         async with asyncio.timeout(timeout_s):
-            await self._done(self._replica.append_nothing)
+            await self._node.begin(self._node.replica.append_nothing)
         return self.end
 
-    async def _done(self, ask: Callable[[Outcome], None]) -> None:
-        """Return once what is asked for is applied here."""
-        future = self._requests.begin(ask)
-        self._driver.soon()
-        await future
+    def committed_entries(self, first: int, end: int, bytes_max: int) -> list[RawEntry]:
+        """Entries from `first` on as they lie on the disk here; none if this node cannot give the first."""
+        end = min(end, self._node.journal.applied + 1)
+        if not FIRST_INDEX <= first < end:
+            return []
+        try:
+            return self._log.raw_entries(first, end, bytes_max=bytes_max)
+        except CorruptLog:
+            return []
 
     # ── members ─────────────────────────────────────────────────────────────────────────────────────
-
-    @property
-    def _members(self) -> Members:
-        return self._journal.members
 
     async def join(self, id: str, addr: str, directory_id: str = "") -> None:
         """Make a server a member, and voter at once: PySyncObj has no learners.
@@ -299,82 +204,46 @@ class SyncObjLog:
             split_address(addr)
         except ValueError as error:
             raise InvalidRequest(f"address of {id!r}: {error}") from error
-        async with self._one_change:
-            self.require_leader()
-            node, wanted = NodeId(id), Member(addr, directory_id)
-            known = self._members.get(node)
-            if known is not None and known.address == addr and directory_id in ("", known.directory_id):
-                return
-            if node == self._journal.node:
-                raise MembershipRefused(f"{node} leads: PySyncObj cannot change the address of who leads")
-            if known is None and len(self._members) >= MEMBERS_MAX:
-                raise MembershipRefused(f"there are {MEMBERS_MAX} members already; remove one first")
-            for other, member in list(self._members.items()):
-                if other == node or member.address == addr:
-                    await self._change(Change(False, other, *member))
-            await self._change(Change(True, node, *wanted))
-            log.info("member joined", member=node, address=addr)
+        await self._membership.join(NodeId(id), Member(addr, directory_id))
 
     async def leave(self, id: str) -> None:
         """Remove a server; it is not told. Who leads hands over first, and raises NotLeader with the new leader."""
-        async with self._one_change:
-            self.require_leader()
-            node = NodeId(id)
-            member = self._members.get(node)
-            if member is None:
-                return
-            if len(self._members) == 1:
-                raise MembershipRefused(f"{node} is the only server; a cluster cannot be without one")
-            if node == self._journal.node:
-                await self._hand_over("")
-                raise self._not_leader()
-            await self._change(Change(False, node, *member))
-            log.info("member removed", member=node)
-
-    async def _change(self, change: Change) -> None:
-        try:
-            async with asyncio.timeout(OUTCOME_S_MAX):
-                await self._done(partial(self._replica.change, change))
-        except TimeoutError:
-            raise OutcomeUnknown(
-                f"no outcome within {OUTCOME_S_MAX:.0f} s; it may be done later, or never"
-            ) from None
+        await self._membership.leave(NodeId(id))
 
     def get_servers(self) -> tuple[MemberStatus, ...]:
         """The members as this node knows them, by name."""
-        known = self._replica.getStatus()
-        leader = self._replica.leader
+        known = self._node.replica.getStatus()
         return tuple(
             MemberStatus(
                 id=node,
                 address=address,
                 directory_id=directory_id,
                 is_voter=True,
-                is_leader=node == leader,
+                is_leader=node == self._node.leader,
                 match_index=known.get(f"match_idx_server_{node}", 0) if self.is_leader else 0,
-                is_active=bool(known.get(f"partner_node_status_server_{node}", node == self._journal.node)),
+                is_active=bool(known.get(f"partner_node_status_server_{node}", node == self._node.id)),
             )
-            for node, (address, directory_id) in sorted(self._members.items())
+            for node, (address, directory_id) in sorted(self._node.members.items())
         )
 
     def status(self) -> NodeStatus:
-        replica, journal = self._replica, self._journal
+        replica, journal = self._node.replica, self._node.journal
         return NodeStatus(
             node_id=journal.node,
             cluster_id=journal.cluster_id,
             directory_id=self._identity.directory_id,
             role=ROLES[replica.getStatus()["state"]],
             term=replica.raftCurrentTerm,
-            leader_id=replica.leader or "",
-            first_index=1,
+            leader_id=self._node.leader or "",
+            first_index=FIRST_INDEX,
             last_index=journal.last_index,
             commit_index=replica.raftCommitIndex,
             applied_index=replica.raftLastApplied,
             snapshot_index=0,
             members=self.get_servers(),
-            configuration=f"voters=({' '.join(sorted(self._members))})",
+            configuration=f"voters=({' '.join(sorted(self._node.members))})",
             engine=ENGINE,
-            trouble=str(self._driver.failure or ("" if replica.leader else "no leader is known")),
+            trouble=str(self._node.failure or ("" if self._node.leader else "no leader is known")),
             format_version=1,
         )
 
