@@ -8,7 +8,8 @@
     snapshots/      the views' state
     aside/          what was set aside because it was damaged; nothing reads it
 
-What is made or moved in several steps is announced in node.json before, and finished by the next opening.
+The first content is there once node.json is; what a crash left without one is thrown away. What is moved later is
+announced in node.json before, and finished by the next opening.
 """
 
 from __future__ import annotations
@@ -61,12 +62,13 @@ class DataDirectory:
 
     is_new: bool  # it holds nothing yet: `bootstrap` or `join` makes its content
 
-    def __init__(self, fs: FileSystem, path: str, lock: Lock, known: Identity) -> None:
+    def __init__(self, fs: FileSystem, path: str, lock: Lock, node_name: NodeId) -> None:
         self.path = path
         self._fs = fs
         self._lock = lock
-        self._identity = known
-        self.is_new = known.stage is Stage.MAKING
+        known = _who(fs, path, node_name)
+        self.is_new = known is None
+        self._identity = known or Identity(node_name, "", str(uuid.uuid4()), Stage.READY)
 
     @classmethod
     def open(
@@ -89,7 +91,7 @@ class DataDirectory:
                 f"{place} is in use by {holder}: a node's data is used by one process"
             ) from error
         try:
-            directory = cls(fs, place, lock, _who(fs, place, node_name))
+            directory = cls(fs, place, lock, node_name)
             if directory._identity.stage is Stage.SETTING_ASIDE:
                 directory._finish_setting_aside()
         except BaseException:
@@ -162,10 +164,8 @@ class DataDirectory:
             )
 
     def _make(self, cluster_id: str, members: Mapping[NodeId, str], first: ViewsSnapshot | None) -> None:
-        plan = replace(self._identity, cluster_id=cluster_id, members=dict(members), stage=Stage.MAKING)
-        identity.write(self._fs, self.path, plan)
         self._make_content(first)
-        self._become(replace(plan, stage=Stage.READY))
+        self._become(replace(self._identity, cluster_id=cluster_id, members=dict(members)))
         self.is_new = False
 
     def _make_content(self, first: ViewsSnapshot | None) -> None:
@@ -244,7 +244,8 @@ class DataDirectory:
         self._lock.close()
 
 
-def _who(fs: FileSystem, path: str, node_name: NodeId) -> Identity:
+def _who(fs: FileSystem, path: str, node_name: NodeId) -> Identity | None:
+    """Whose data is there; None if it is nobody's yet."""
     remove_if_exists(fs, f"{path}/{identity.NAME}{UNFINISHED}")
     known = identity.read(fs, path)
     if known is None:
@@ -254,7 +255,7 @@ def _who(fs: FileSystem, path: str, node_name: NodeId) -> Identity:
                 f"{folder} holds a log that no cluster made: move it elsewhere, start with an empty directory, and "
                 "produce its records again (`logstore cat` reads them)"
             )
-        return Identity(node_name, "", str(uuid.uuid4()), Stage.MAKING)
+        return None
     if known.node != node_name:
         raise IdentityError(
             f"{path} holds data of node {known.node}, not of {node_name}: "

@@ -20,9 +20,8 @@ IDENTITY_BYTES_MAX: Final = 4 * 1024 * 1024  # some ten thousand members; more i
 
 
 class Stage(Enum):
-    """What is being done with the directory; a crash may leave any."""
+    """What is being done with the content; a crash may leave either."""
 
-    MAKING = "making"  # its first content; nothing was promised yet, so what is there is thrown away
     READY = "ready"
     SETTING_ASIDE = "setting-aside"  # its content moves to the folder `aside`, and an empty one is made
 

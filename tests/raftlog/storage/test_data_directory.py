@@ -15,6 +15,7 @@ from raftlog.errors import IdentityError
 from raftlog.raft.configuration import Configuration
 from raftlog.raft.storage import HardState, Write
 from raftlog.storage import DamagedState, DataDirectory
+from raftlog.storage.hard_state import parse
 from tests.raftlog.storage.builders import (
     ADDRESSES,
     CLUSTER,
@@ -378,7 +379,9 @@ def test_power_loss_at_any_moment_of_setting_aside_leaves_the_old_content_or_an_
         else:
             assert (storage.hard_state(), storage.last_index) == (HardState(), 0)
             assert storage.latest_views() is None
-            with Log(next(Path(path, "aside").iterdir()) / "log", read_only=True) as log:
+            (aside,) = Path(path, "aside").iterdir()
+            assert parse((aside / "state-a").read_bytes()).state == HardState(3, N2)
+            with Log(aside / "log", read_only=True) as log:
                 assert log.last_index == 4
         storage.close()
         directory.close()

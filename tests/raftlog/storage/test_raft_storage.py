@@ -10,6 +10,7 @@ import pytest
 from logstore import Config, DiskFull, LogPoisoned
 from logstore.filesystem import OsFileSystem
 from logstore.testing import CrashFileSystem
+from logstore.testing.disk import Operation
 from raftlog.engine import NodeId
 from raftlog.raft import RaftConfig, RaftNode
 from raftlog.raft.configuration import ChangeKind, Configuration
@@ -170,6 +171,15 @@ def test_commit_index_survives_a_killed_process_and_is_never_above_what_a_power_
     assert seen == {0, 2, 3, 4, 5}
 
 
+def test_commit_index_never_goes_back(tmp_path: Path) -> None:
+    storage = opened(tmp_path)
+    append(storage, commands(1, 1), commit=3)
+    append(storage, commands(1, first=4), commit=2)
+
+    assert storage.commit == 3
+    assert restarted(storage).commit == 3
+
+
 def test_retention_of_an_embedded_log_is_not_applied(tmp_path: Path) -> None:
     storage = opened(tmp_path, config=Config(segment_bytes_max=1_000, retention_records_max=1))
     for index in range(2, 60):
@@ -211,6 +221,34 @@ def test_group_that_met_a_full_disk_can_be_written_again(nth: int) -> None:
     assert storage.hard_state() == HardState(2)
     latest = leader.latest_views()
     assert latest is not None and storage.latest_views() == latest
+
+
+def test_disk_that_was_full_behind_an_install_does_not_install_again() -> None:
+    leader = with_snapshot(founded("/leader", CrashFileSystem()).open_storage(SMALL))
+    fs = CrashFileSystem()
+    storage = joined(PATH, fs).open_storage(SMALL)
+    *parts, last = (Write(snapshot=part) for part in parts_of(leader, 100))
+    storage.write(parts)
+    group = [last, Write(entries=all_entries(leader))]
+    failed: list[Operation] = []
+
+    def refuse_the_first_entries(operation: Operation) -> None:
+        if (
+            operation.kind == "write"
+            and operation.path.endswith(".store")
+            and operation.position
+            and not failed
+        ):
+            failed.append(operation)
+            raise OSError(errno.ENOSPC, "no room")
+
+    fs.before_operation = refuse_the_first_entries
+    with pytest.raises(DiskFull):
+        storage.write(group)
+    storage.write(group)
+
+    assert failed
+    assert all_entries(storage) == all_entries(leader)
 
 
 def test_full_disk_leaves_the_views_snapshot_as_it_was() -> None:
@@ -419,18 +457,23 @@ def test_what_is_installed_takes_the_place_of_the_log_that_was() -> None:
     leader = with_snapshot(founded("/leader", CrashFileSystem()).open_storage(SMALL))
     fs = CrashFileSystem()
     follower = founded(PATH, fs, node=N2).open_storage(SMALL)
-    append(follower, commands(*[1] * 30))  # longer than what comes, and not committed
+    append(follower, commands(*[1] * 28))  # longer than what comes, and not committed
+    append(follower, [Entry(30, 1, EntryKind.CONFIGURATION, change((ChangeKind.REMOVE, N1)).to_bytes())])
     follower.save_views(3, {"members": b"old"}, THREE)
 
     *parts, last = (Write(snapshot=part) for part in parts_of(leader, 100))
     follower.write(parts)
-    follower.write([Write(entries=commands(1, first=32)), last, Write(entries=all_entries(leader)[:2])])
+    follower.write([Write(entries=commands(1, first=31)), last])
 
-    assert all_entries(follower) == all_entries(leader)[:2]
+    assert all_entries(follower) == []
+    append(follower, all_entries(leader))
+    assert all_entries(follower) == all_entries(leader)
     assert follower.latest_views() == leader.latest_views()
     assert [name for name in fs.files() if name.startswith("/data/snapshots/")] == [
         f"/data/snapshots/{leader.views_index:020d}.snapshot"
     ]
+    append(follower, commands(*[3] * 10, first=leader.last_index + 1))
+    follower.save_views(31, {}, FOUR)  # the change at 30 has gone with its log
 
 
 def test_power_loss_at_any_moment_of_an_install_leaves_the_old_log_or_the_new() -> None:
@@ -571,7 +614,7 @@ def test_damaged_entry_is_named_and_the_others_are_read(tmp_path: Path) -> None:
 
 def test_node_whose_log_lost_what_it_had_applied_does_not_start(tmp_path: Path) -> None:
     storage = opened(tmp_path)
-    append(storage, commands(1, 1, 1, 1), commit=5)
+    append(storage, commands(1, 1, 1, 1))
     storage.save_views(5, {}, THREE)
     storage.log.truncate_entries(4)
 
