@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from raftlog.engine import NodeId
+from raftlog.errors import ListenError
 from raftlog.net.handshake import Identity
 from raftlog.net.listener import Listener
 from raftlog.net.peer_links import PeerLinks
@@ -27,12 +28,22 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.002)
 
 
+async def listen(port: int) -> Listener:
+    """On this port as soon as it is free: the system may have lent it to a connection of another test."""
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            try:
+                return Listener("127.0.0.1", port)
+            except ListenError:
+                await asyncio.sleep(0.02)
+
+
 @asynccontextmanager
 async def stream_layer(
     certificates: Path | None, *, listener: Listener | None = None, dials_as: str = "peer", port: int = 0
 ) -> AsyncIterator[StreamLayer]:
     """A stream layer on a port of its own; without certificates it is plain TCP."""
-    listener = listener or Listener("127.0.0.1", port)
+    listener = listener or await listen(port)
     listener.start()
     server = TlsFiles.in_folder(certificates, "server") if certificates is not None else None
     peer = TlsFiles.in_folder(certificates, dials_as) if certificates is not None else None

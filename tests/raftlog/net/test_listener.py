@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import asyncio.selector_events
+import errno
 import logging
+import os
 import socket
 import stat
 from collections.abc import AsyncIterator
@@ -328,6 +331,32 @@ def test_warnings_that_strangers_cause_are_few(run: Run, caplog: pytest.LogCaptu
     with caplog.at_level(logging.WARNING, "raftlog.net.listener"):
         run(scenario())
     assert len(caplog.records) == 1
+
+
+def test_connections_wait_while_there_are_no_more_files(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    accept = asyncio.selector_events.BaseSelectorEventLoop.sock_accept
+    failures = [errno.ECONNABORTED, errno.EMFILE]
+
+    async def failing(loop: Any, listener: socket.socket) -> Any:
+        if failures:
+            raise OSError(failures[0], os.strerror(failures.pop(0)))
+        return await accept(loop, listener)
+
+    async def scenario() -> None:
+        monkeypatch.setattr(asyncio.selector_events.BaseSelectorEventLoop, "sock_accept", failing)
+        async with listening() as listener, backend(listener, echo):
+            reader, writer = await connect(listener)
+            writer.write(b"P")
+
+            assert await reader.readexactly(1) == b"P"
+
+            await close(writer)
+
+    asyncio.run(scenario())
+    assert failures == []
+    assert "connection not accepted reason=Software caused connection abort" in caplog.text
 
 
 # ── its place ──

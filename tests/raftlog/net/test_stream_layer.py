@@ -313,6 +313,26 @@ def test_places_of_servers_become_free_when_they_are_gone_or_proved(run: Run) ->
     run(scenario())
 
 
+def test_connections_that_have_not_proved_anything_end_with_the_server(run: Run, certificates: Path) -> None:
+    async def scenario() -> None:
+        streams = []
+        async with stream_layer(certificates) as layer:
+            host, port = layer.address.split(":")
+            for begin in (b"", b"\x01", b"\x01\x16\x03\x01\x02\x00\x01"):
+                for _ in range(3):
+                    streams.append(await asyncio.open_connection(host, int(port)))
+                    streams[-1][1].write(begin)
+        for reader, writer in streams:
+            try:
+                assert await reader.read() == b""
+                writer.close()
+                await writer.wait_closed()
+            except ConnectionError:
+                pass
+
+    run(scenario())
+
+
 # ── no connection ──
 
 
