@@ -96,11 +96,11 @@ class Replica:
         self._leader_waiters: list[asyncio.Future[None]] = []
         self._changed = asyncio.Event()  # the leader, the members, or whether it can go on
         self._links = links
+        raft = RaftNode(node, config.raft, storage, random.Random(), time.monotonic())
         views = self._load_views()
         applied = storage.applied
         self.applier = Applier(views, applied=applied, end=storage.log.offset_of(applied + 1))
         self.applier.on_applied = self._count_applied
-        raft = RaftNode(node, config.raft, storage, random.Random(), time.monotonic())
         self._disk = DiskThread(
             storage,
             asyncio.get_running_loop(),

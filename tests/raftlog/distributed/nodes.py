@@ -25,6 +25,13 @@ def small_segments(folder: Path, **settings: Any) -> Cluster:
     return Cluster(folder, settings={"segment_bytes_max": 16 * KIB, **settings})
 
 
+def steady(folder: Path, **settings: Any) -> Cluster:
+    """A cluster whose leader leads until it hands over or is killed, however busy the machine is."""
+    return Cluster(
+        folder, settings={"election_timeout_ms_min": 10_000, "election_timeout_ms_max": 20_000, **settings}
+    )
+
+
 def server_of(cluster: Cluster, node: str) -> LocalServer:
     return cluster._running[node]
 

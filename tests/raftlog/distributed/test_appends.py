@@ -9,7 +9,7 @@ import pytest
 from logstore import CorruptBatch, EmptyBatch
 from raftlog.errors import AlreadyStored, NotLeader, SequenceGap, StaleEpoch, UnexpectedOffset
 from raftlog.testing.cluster import Cluster
-from tests.raftlog.distributed.nodes import append, call, idempotent, look, server_of, values
+from tests.raftlog.distributed.nodes import append, call, idempotent, look, server_of, steady, values
 
 P = 0xABCDEF
 
@@ -69,7 +69,7 @@ def test_what_a_producer_gets_wrong_is_refused_with_what_is_right_and_not_stored
 
 
 def test_a_retry_while_the_first_attempt_is_on_its_way_gets_the_same_answer(tmp_path: Path) -> None:
-    with Cluster(tmp_path) as cluster:
+    with steady(tmp_path) as cluster:
         leader = cluster.wait_for_leader()
         batch = idempotent(P, 0, 0, b"a")
 
@@ -83,7 +83,7 @@ def test_a_retry_while_the_first_attempt_is_on_its_way_gets_the_same_answer(tmp_
 
 
 def test_an_append_goes_where_it_is_expected_or_nowhere(tmp_path: Path) -> None:
-    with Cluster(tmp_path) as cluster:
+    with steady(tmp_path) as cluster:
         leader = cluster.wait_for_leader()
 
         async def race(log: object) -> list[object]:
@@ -101,7 +101,7 @@ def test_an_append_goes_where_it_is_expected_or_nowhere(tmp_path: Path) -> None:
 
 
 def test_a_follower_refuses_and_names_the_leader_with_its_address(tmp_path: Path) -> None:
-    with Cluster(tmp_path) as cluster:
+    with steady(tmp_path) as cluster:
         leader = cluster.wait_for_leader()
         follower = others(cluster, leader)[0]
         cluster.wait_until(

@@ -9,7 +9,7 @@ import pytest
 from raftlog.errors import InvalidRequest, MembershipRefused, NotLeader
 from raftlog.raft.configuration import Configuration
 from raftlog.testing.cluster import Cluster
-from tests.raftlog.distributed.nodes import append, call, look, server_of
+from tests.raftlog.distributed.nodes import append, call, look, server_of, steady
 
 
 def configuration(cluster: Cluster) -> Configuration:
@@ -19,7 +19,7 @@ def configuration(cluster: Cluster) -> Configuration:
 
 
 def test_joining_a_known_id_with_its_address_does_nothing(tmp_path: Path) -> None:
-    with Cluster(tmp_path) as cluster:
+    with steady(tmp_path) as cluster:
         leader = cluster.wait_for_leader()
         # Each has told its directory: nothing more changes by itself.
         cluster.wait_until(
@@ -34,7 +34,7 @@ def test_joining_a_known_id_with_its_address_does_nothing(tmp_path: Path) -> Non
 
 
 def test_a_known_id_with_a_new_address_keeps_its_vote_and_is_told_to_all(tmp_path: Path) -> None:
-    with Cluster(tmp_path) as cluster:
+    with steady(tmp_path) as cluster:
         leader = cluster.wait_for_leader()
         follower = next(node for node in cluster.running if node != leader)
         cluster.kill(follower)  # else it would tell where it really is
@@ -48,7 +48,7 @@ def test_a_known_id_with_a_new_address_keeps_its_vote_and_is_told_to_all(tmp_pat
 
 
 def test_a_known_address_with_a_new_id_replaces_the_old_server(tmp_path: Path) -> None:
-    with Cluster(tmp_path) as cluster:
+    with steady(tmp_path) as cluster:
         leader = cluster.wait_for_leader()
         old = next(node for node in cluster.running if node != leader)
         cluster.kill(old)
@@ -60,7 +60,7 @@ def test_a_known_address_with_a_new_id_replaces_the_old_server(tmp_path: Path) -
 
 
 def test_a_known_id_with_another_directory_begins_anew_as_a_learner(tmp_path: Path) -> None:
-    with Cluster(tmp_path) as cluster:
+    with steady(tmp_path) as cluster:
         leader = cluster.wait_for_leader()
         follower = next(node for node in cluster.running if node != leader)
         cluster.wait_until(
@@ -77,7 +77,7 @@ def test_a_known_id_with_another_directory_begins_anew_as_a_learner(tmp_path: Pa
 
 
 def test_a_server_that_leaves_gets_nothing_more_and_is_no_voter(tmp_path: Path) -> None:
-    with Cluster(tmp_path) as cluster:
+    with steady(tmp_path) as cluster:
         leader = cluster.wait_for_leader()
         follower = next(node for node in cluster.running if node != leader)
 
@@ -94,7 +94,7 @@ def test_a_server_that_leaves_gets_nothing_more_and_is_no_voter(tmp_path: Path) 
 
 
 def test_a_leader_that_is_to_leave_hands_over_and_names_who_is_to_be_asked(tmp_path: Path) -> None:
-    with Cluster(tmp_path) as cluster:
+    with steady(tmp_path) as cluster:
         leader = cluster.wait_for_leader()
 
         with pytest.raises(NotLeader):
@@ -106,7 +106,7 @@ def test_a_leader_that_is_to_leave_hands_over_and_names_who_is_to_be_asked(tmp_p
 
 
 def test_leadership_goes_to_who_is_named_or_to_anybody(tmp_path: Path) -> None:
-    with Cluster(tmp_path) as cluster:
+    with steady(tmp_path) as cluster:
         leader = cluster.wait_for_leader()
         heir = next(node for node in cluster.running if node != leader)
 
@@ -120,7 +120,7 @@ def test_leadership_goes_to_who_is_named_or_to_anybody(tmp_path: Path) -> None:
 
 
 def test_leadership_is_not_handed_to_who_is_no_voter(tmp_path: Path) -> None:
-    with Cluster(tmp_path) as cluster, pytest.raises(MembershipRefused, match="nobody is not a voter"):
+    with steady(tmp_path) as cluster, pytest.raises(MembershipRefused, match="nobody is not a voter"):
         call(cluster, cluster.wait_for_leader(), lambda log: log.transfer_leadership("nobody"))
 
 
@@ -138,7 +138,7 @@ def test_an_address_that_is_none_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_follower_refuses_to_change_the_members(tmp_path: Path) -> None:
-    with Cluster(tmp_path) as cluster:
+    with steady(tmp_path) as cluster:
         leader = cluster.wait_for_leader()
         follower = next(node for node in cluster.running if node != leader)
         cluster.wait_until(

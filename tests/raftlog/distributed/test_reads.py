@@ -10,11 +10,11 @@ import pytest
 from logstore import OffsetOutOfRange
 from raftlog.errors import NotLeader, Overloaded
 from raftlog.testing.cluster import Cluster
-from tests.raftlog.distributed.nodes import append, call, look, server_of
+from tests.raftlog.distributed.nodes import append, call, look, server_of, steady
 
 
 def test_a_leader_that_is_cut_off_serves_what_is_committed_and_nothing_that_is_not(tmp_path: Path) -> None:
-    with Cluster(tmp_path) as cluster:
+    with steady(tmp_path) as cluster:
         leader = cluster.wait_for_leader()
         append(cluster, leader, b"committed")
         cluster.partition([leader])
@@ -37,7 +37,7 @@ def test_a_leader_that_is_cut_off_serves_what_is_committed_and_nothing_that_is_n
 
 
 def test_a_linearizable_read_on_a_follower_has_all_that_was_acknowledged(tmp_path: Path) -> None:
-    with Cluster(tmp_path) as cluster:
+    with steady(tmp_path) as cluster:
         leader = cluster.wait_for_leader()
         follower = next(node for node in cluster.running if node != leader)
         for count in range(1, 21):
@@ -56,7 +56,7 @@ def test_a_linearizable_read_without_a_quorum_is_refused(tmp_path: Path) -> None
 
 
 def test_who_waits_on_a_follower_is_woken_by_a_record_that_is_committed_elsewhere(tmp_path: Path) -> None:
-    with Cluster(tmp_path) as cluster:
+    with steady(tmp_path) as cluster:
         leader = cluster.wait_for_leader()
         follower = next(node for node in cluster.running if node != leader)
 
