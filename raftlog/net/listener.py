@@ -37,7 +37,6 @@ SOCKET_NAME: Final = "grpc.socket"
 SOCKET_PATH_BYTES_MAX: Final = 107  # of an address of the Unix family, without the zero at its end
 NO_MORE_FILES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 RETRY_S: Final = 0.1  # until one is closed
-ACCEPTED_PER_TURN_MAX: Final = 64  # of the loop, so that others have their turn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +81,6 @@ class Listener:
             asyncio.Queue()
         )  # None: closed. raft_handshakes_max at most
         self._quiet = QuietLog(log, lambda: asyncio.get_running_loop().time())
-        self._resuming: asyncio.TimerHandle | None = None  # when no more files could be opened
         self._is_closed = False
 
     @property
@@ -100,7 +98,7 @@ class Listener:
         return self._count
 
     def start(self) -> None:
-        asyncio.get_running_loop().add_reader(self._socket, self._accept_waiting)
+        self._spawn(self._accept_all())
 
     async def accept(self) -> Accepted:
         """The next connection that begins as another server's; ConnectionAbortedError once this is closed."""
@@ -117,7 +115,7 @@ class Listener:
         if self._is_closed:
             return
         self._is_closed = True
-        self._stop_accepting()
+        await asyncio.sleep(0)  # a connection that was taken in this turn is known after it, and closed
         for task in list(self._tasks):
             task.cancel()
         if self._tasks:
@@ -140,28 +138,18 @@ class Listener:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def _accept_waiting(self) -> None:
-        """Take the connections that wait. Called by the loop, so that nothing that was taken is lost when this closes."""
-        for _ in range(ACCEPTED_PER_TURN_MAX):
+    async def _accept_all(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
             try:
-                connection, address = self._socket.accept()
-            except BlockingIOError:
-                return
+                connection, address = await loop.sock_accept(self._socket)
             except OSError as error:
                 # Of one connection (it went away before it was accepted), or no more files: others may work again.
                 self._quiet.warning("accept", "connection not accepted reason=%s", error.strerror)
                 if error.errno in NO_MORE_FILES:
-                    self._stop_accepting()
-                    self._resuming = asyncio.get_running_loop().call_later(RETRY_S, self.start)
-                return
-            connection.setblocking(False)
+                    await asyncio.sleep(RETRY_S)
+                continue
             self._admit(connection, str(address[0]))
-
-    def _stop_accepting(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._socket)
-        if self._resuming is not None:
-            self._resuming.cancel()
-            self._resuming = None
 
     def _admit(self, connection: socket.socket, address: str) -> None:
         limits = self._limits
