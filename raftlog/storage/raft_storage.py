@@ -56,7 +56,8 @@ class RaftStorage:
         """
         self.path = path
         self._lock = threading.Lock()  # guards _base, _latest, _changes and _pinned
-        self._saving = threading.Lock()  # held while the files of snapshots change; before _lock
+        # Held while the files of snapshots change, which may take long; taken before _lock.
+        self._saving = threading.Lock()
         self._states = HardStateFiles(fs, path)
         self._commits = CommitFile(fs, path)
         self._snapshots = SnapshotFolder(fs, path)
@@ -180,9 +181,15 @@ class RaftStorage:
 
     def latest_views(self) -> tuple[int, Mapping[str, bytes]] | None:
         """(index, state of each view) of the latest snapshot; None if there is none. BadSnapshot if it is damaged."""
-        with self._saving:
+        while True:
             latest = self._latest
-            return None if latest is None else (latest.index, self._snapshots.read(latest.index).sections)
+            if latest is None:
+                return None
+            try:
+                return latest.index, self._snapshots.read(latest.index).sections
+            except FileNotFoundError:
+                if self._latest is latest:  # else a snapshot has just taken its place
+                    raise
 
     @property
     def views_index(self) -> int:
@@ -218,16 +225,12 @@ class RaftStorage:
             pinned, latest = self._pinned, self._latest
         if pinned is not None and pinned[0].index == base.index:
             return pinned[0]
-        if latest is None:
-            return None
-        with self._saving:
-            return self._pin(base)
+        return None if latest is None else self._pin(base, latest.index)
 
-    def _pin(self, base: Base) -> Snapshot | None:
+    def _pin(self, base: Base, index: int) -> Snapshot | None:
         """What is sent stays the same, byte for byte, as long as the log begins at the same place."""
-        assert self._latest is not None
         try:
-            views = self._snapshots.read(self._latest.index)
+            views = self._snapshots.read(index)
             data = snapshot_file.encode(
                 replace(views, base=base, configurations=_from(views.configurations, base.index))
             )

@@ -42,7 +42,7 @@ class Received(NamedTuple):
 
 
 class SnapshotFolder:
-    """Used by one thread at a time."""
+    """Used by one thread at a time; `read` by any."""
 
     def __init__(self, fs: FileSystem, folder: str) -> None:
         self._fs = fs

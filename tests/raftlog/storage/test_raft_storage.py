@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
 
@@ -305,6 +306,24 @@ def test_change_that_was_cut_off_never_counts(tmp_path: Path) -> None:
     storage.save_views(5, {}, THREE)
 
     assert restarted(storage).configuration() == THREE
+
+
+def test_slow_disk_that_saves_the_views_holds_up_no_reader() -> None:
+    fs = CrashFileSystem()
+    storage = founded(PATH, fs).open_storage(Config())
+    append(storage, commands(1, 1, 1))
+    found: list[object] = []
+    with ThreadPoolExecutor(1) as other_thread:
+
+        def look(_: Operation) -> None:
+            for read in (storage.latest_views, storage.snapshot, storage.hard_state):
+                found.append(other_thread.submit(read).result(timeout=20))
+
+        fs.before_operation = look
+        storage.save_views(4, {"a": b"new"}, THREE)
+
+    assert (1, {"members": b"first"}) in found
+    assert None not in found
 
 
 def test_older_snapshot_is_not_saved_over_a_newer_one(tmp_path: Path) -> None:
