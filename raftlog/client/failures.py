@@ -73,6 +73,11 @@ class CallFailed(RaftlogError):
             return (self.retry_after_ms or 0) <= OBEYED_PUSHBACK_MS_MAX
         return self.code in TRANSIENT_CODES
 
+    @property
+    def is_of_size(self) -> bool:
+        """Whether gRPC refused a message for its size, before any code of the server saw it."""
+        return self.code is grpc.StatusCode.INVALID_ARGUMENT and TOO_LARGE in self.text
+
     def with_outcome(self, *, is_unknown: bool) -> CallFailed:
         """The same of another produce."""
         return CallFailed(self.code, self.text, retry_after_ms=self.retry_after_ms, is_unknown=is_unknown)

@@ -76,9 +76,8 @@ class Pipeline:
         self._stream: Any = None  # on which they are sent; None between two
         self._written = 0  # so many of the first in flight were sent on it
         self._answered_at = 0.0  # by the loop's clock
-        self._trouble: CallFailed | None = (
-            None  # that the last stream ended with; None since there was an answer
-        )
+        self._trouble: CallFailed | None = None  # how the last stream ended; None since there was an answer
+        self._suspects = 0  # so many of the first in flight are sent one at a time, to see which is too large
         self._pause = Pause()
         self._timer: asyncio.TimerHandle | None = None  # at the next deadline, or before
         self._task = self._loop.create_task(self._run())
@@ -88,7 +87,7 @@ class Pipeline:
         self._wake.set()
 
     def arm(self, batch: Batch) -> None:
-        """See to it that a batch which was not taken yet fails at its deadline."""
+        """See to it that the batch fails at its deadline."""
         if self._timer is None:
             self._timer = self._loop.call_at(self._deadline_of(batch), self._expire)
 
@@ -111,6 +110,7 @@ class Pipeline:
     async def abandon(self, error: CallFailed) -> None:
         """Stop; what is in flight fails with `error`, as unknown what was sent."""
         sent = self._sent()
+        self._stream = None  # what is answered from now on comes too late
         while self._in_flight:
             batch = self._in_flight.popleft()
             if not batch.done.done():
@@ -155,6 +155,7 @@ class Pipeline:
         writer = self._loop.create_task(self._write(stream))
         try:
             while not (await asyncio.wait((reader,), timeout=LOOK_S))[0]:
+                _require_sound(writer)
                 if (reason := await self._reason_to_move(target, began_at)) is not None:
                     return CallFailed(grpc.StatusCode.UNAVAILABLE, reason)
             error = None if reader.cancelled() else reader.exception()
@@ -200,10 +201,10 @@ class Pipeline:
             await self._wake.wait()
 
     def _next_to_write(self) -> Batch | None:
-        if self._written < len(self._in_flight):
+        if self._written >= (1 if self._suspects else self._in_flight_max):
+            return None
+        if self._written < len(self._in_flight) or self._number_next():
             return self._in_flight[self._written]
-        if self._written < self._in_flight_max and self._number_next():
-            return self._in_flight[-1]
         return None
 
     def _number_next(self) -> bool:
@@ -243,6 +244,7 @@ class Pipeline:
 
     def _settle_first(self, outcome: int | Exception) -> None:
         batch = self._in_flight.popleft()
+        self._suspects = max(self._suspects - 1, 0)
         if not batch.done.done():
             self._source.settle(batch, outcome)
 
@@ -264,6 +266,10 @@ class Pipeline:
                 self._mark_sent(written)
                 self._servers.failed(target.address)
                 await self._servers.refresh()  # which takes it back if it answers
+        elif isinstance(failed, CallFailed) and failed.is_of_size and written > 1:
+            # gRPC ends the stream at the message that it refuses, whether or not those ahead of it are answered.
+            self._mark_sent(written)
+            self._suspects = written
         elif isinstance(failed, SequenceGap) and self._in_flight and self._in_flight[0].may_be_stored:
             # A server that leads no more, and does not know it yet, lacks what came before. Ask again.
             self._trouble = CallFailed(grpc.StatusCode.UNAVAILABLE, str(failed))
@@ -288,6 +294,10 @@ class Pipeline:
             self._mark_sent(written)
         if not isinstance(failed, CallFailed):
             self._settle_first(failed)
+        elif failed.is_of_size:
+            self._settle_first(failed)
+            for batch in self._in_flight:
+                batch.may_be_stored = False  # for it never arrived
         elif failed.code in ACCESS_CODES:
             while self._in_flight:
                 self._settle_first(failed.with_outcome(is_unknown=self._in_flight[0].may_be_stored))
@@ -345,8 +355,16 @@ class Pipeline:
     def _drop_all(self) -> None:
         """Forget what is in flight, of which nobody waits for anything; nothing that comes can be taken for it."""
         self._in_flight.clear()
-        self._written = 0
+        self._written = self._suspects = 0
         self._begin_epoch()
         if self._stream is not None:
             self._stream.cancel()
             self._stream = None
+
+
+def _require_sound(writer: asyncio.Task[None]) -> None:
+    """Raise what a writer has ended with, unless it is the end of its stream, of which the reader learns."""
+    if writer.done() and not writer.cancelled():
+        error = writer.exception()
+        if error is not None and not isinstance(error, (grpc.aio.AioRpcError, asyncio.InvalidStateError)):
+            raise error

@@ -30,7 +30,6 @@ from raftlog.wire.records import to_message
 from raftlog.wire.status_details import RETRY_PUSHBACK_KEY, STATUS_DETAILS_KEY, pack_status
 
 NAMES = ("n1", "n2", "n3")
-OPTIONS = (("grpc.max_receive_message_length", 64 * MIB), ("grpc.so_reuseport", 0))
 
 REASONS: dict[type[ProduceRefused], Any] = {
     UnexpectedOffset: pb.ProduceRefused.EXPECTED_OFFSET,
@@ -97,6 +96,7 @@ class FakeNode(log_pb2_grpc.LogServicer, cluster_pb2_grpc.ClusterServicer):
         self.lost_answers = 0  # so many batches are stored, and the connection is lost before the answer
         self.refusals: list[tuple[grpc.StatusCode, str]] = []  # of the next batches
         self.refusals_after_loss: list[tuple[grpc.StatusCode, str]] = []  # of those behind a lost answer
+        self.message_bytes_max = 64 * MIB  # from its next start on
         self.pushback_ms = 0  # told with refusals
         self.unhung = asyncio.Event()  # until it is set, nothing is answered
         self.unhung.set()
@@ -107,7 +107,8 @@ class FakeNode(log_pb2_grpc.LogServicer, cluster_pb2_grpc.ClusterServicer):
 
     async def start(self) -> None:
         """On the port it had before, if any."""
-        self._server = grpc.aio.server(options=OPTIONS)
+        options = (("grpc.max_receive_message_length", self.message_bytes_max), ("grpc.so_reuseport", 0))
+        self._server = grpc.aio.server(options=options)
         log_pb2_grpc.add_LogServicer_to_server(self, self._server)  # type: ignore[no-untyped-call,unused-ignore]
         cluster_pb2_grpc.add_ClusterServicer_to_server(self, self._server)  # type: ignore[no-untyped-call,unused-ignore]
         self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")

@@ -204,6 +204,24 @@ def test_overload_is_waited_for_and_a_full_disk_is_told(tmp_path: Path) -> None:
     run(scenario())
 
 
+def test_of_batches_on_the_way_only_the_one_that_is_too_large_fails(tmp_path: Path) -> None:
+    """gRPC refuses its message and so ends the stream; which one it was is not said."""
+
+    async def scenario() -> None:
+        async with fake_cluster(tmp_path) as cluster, client_of(cluster) as client:
+            leader = cluster.nodes["n1"]
+            await leader.kill()
+            leader.message_bytes_max = 100_000
+            await leader.start()
+            producer = client.producer(ONE_EACH)
+            handles = [producer.send(value) for value in (b"a", b"b", bytes(200_000), b"c", b"d")]
+
+            assert await outlines(handles) == [0, 1, (BAD[0], False), 2, 3]
+            assert cluster.values() == [b"a", b"b", b"c", b"d"]
+
+    run(scenario())
+
+
 def test_an_expected_offset_is_kept_to(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with fake_cluster(tmp_path) as cluster, client_of(cluster) as client:
@@ -337,6 +355,23 @@ def test_nothing_is_unknown_where_nobody_could_be_reached(tmp_path: Path) -> Non
                 await node.kill()
             calls = [client.append(b"a"), client.append_batch([b"b"])]
             assert await outlines(calls) == [(grpc.StatusCode.UNAVAILABLE, False)] * 2
+
+    run(scenario())
+
+
+def test_a_bug_in_the_writer_is_told_to_all_who_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        async with fake_cluster(tmp_path) as cluster, client_of(cluster) as client:
+            assert await client.append(b"a") == 0
+
+            def broken(*_: Any) -> bytes:
+                raise ZeroDivisionError
+
+            monkeypatch.setattr(pipeline, "frame_at", broken)
+            with pytest.raises(ZeroDivisionError):
+                await client.append(b"b")
+            monkeypatch.undo()
+            assert await client.append(b"c") == 1
 
     run(scenario())
 
