@@ -76,8 +76,7 @@ class Membership:
 
     async def _hand_over(self, to: str) -> NodeId:
         node, answers = self._node, list[int]()
-        target = node.replica.nodeClass(to) if to else None
-        node.replica.transferLeadership(target, lambda _, reason: answers.append(reason))
+        node.replica.transferLeadership(to or None, lambda _, reason: answers.append(reason))
         if answers != [FAIL_REASON.SUCCESS]:
             raise MembershipRefused(
                 f"{to or 'no other server'} cannot take over: no member, or not caught up"

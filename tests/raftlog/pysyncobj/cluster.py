@@ -9,6 +9,7 @@ from typing import Self
 
 from logstore import Config
 from raftlog.engine import NodeId
+from raftlog.net.connection import Connection
 from raftlog.net.handshake import Identity
 from raftlog.net.listener import Listener
 from raftlog.net.stream_layer import StreamLayer
@@ -20,6 +21,22 @@ DEADLINE_S = 30.0  # of whatever a test waits for; far more than any needs
 CLUSTER_ID = "7d1f0c1e-0000-4000-8000-000000000001"
 
 
+class Layer(StreamLayer):
+    """Remembers its connections, because one that is still being closed when its loop ends is warned of."""
+
+    connections: list[Connection]
+
+    async def accept(self) -> Connection:
+        return self._remember(await super().accept())
+
+    async def dial(self, address: str, timeout: float) -> Connection:
+        return self._remember(await super().dial(address, timeout))
+
+    def _remember(self, connection: Connection) -> Connection:
+        self.connections.append(connection)
+        return connection
+
+
 class Cluster:
     """Its nodes by name. Listeners stay open while a node is stopped, so that its address stays its own."""
 
@@ -28,7 +45,7 @@ class Cluster:
         self.logs: dict[str, SyncObjLog] = {}
         self._tls = TlsFiles.in_folder(certificates, "peer")
         self._listeners: dict[str, Listener] = {}
-        self._layers: dict[str, StreamLayer] = {}
+        self._layers: dict[str, Layer] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -47,12 +64,13 @@ class Cluster:
 
     def start(self, name: str, members: Iterable[str], *, joins: bool = False) -> SyncObjLog:
         address = self.address(name)
-        self._layers[name] = StreamLayer(self._listeners[name], self._tls, self._tls)
+        self._layers[name] = layer = Layer(self._listeners[name], self._tls, self._tls)
+        layer.connections = []
         node, known = NodeId(name), {NodeId(member): self.address(member) for member in members}
         journal = Journal(self.folder / name, Config(), node=node, cluster_id=CLUSTER_ID, members=known)
         self.logs[name] = SyncObjLog(
             journal,
-            self._layers[name],
+            layer,
             Identity(cluster_id=CLUSTER_ID, directory_id=f"of {name}", address=address),
             joins=joins,
             election_timeout_s_min=0.5,
@@ -67,7 +85,9 @@ class Cluster:
 
     async def stop(self, name: str) -> None:
         await self.logs.pop(name).close()
-        await self._layers.pop(name).close()
+        layer = self._layers.pop(name)
+        await layer.close()
+        await until(lambda: all(connection.ended.done() for connection in layer.connections))
 
     async def leader(self) -> SyncObjLog:
         """Of the nodes that run, once one of them leads and can take appends."""
