@@ -141,7 +141,10 @@ class LocalCluster:
         if self.servers:
             shutil.rmtree(self.certs)
         self.servers.clear()
-        if self.folder.is_dir() and not any(self.folder.iterdir()):
+        self._remove_empty_folder()
+
+    def _remove_empty_folder(self) -> None:
+        if not any(self.folder.iterdir()):
             self.folder.rmdir()
 
     @contextmanager
@@ -158,8 +161,9 @@ class LocalCluster:
         try:
             yield
         finally:
-            path.unlink(missing_ok=True)
+            path.unlink()
             lock.close()
+            self._remove_empty_folder()
 
 
 def free_ports(count: int) -> list[int]:
