@@ -292,8 +292,10 @@ class Agent:
         ):
             parts.push_async_callback(_cancel, asyncio.create_task(work))
         if replica.is_alone:
-            replica.campaign()
+            await replica.campaign_first()
             await commit_log.wait_for_leader(FIRST_LEADER_S)
+        elif config.first_leader == replica.id:
+            parts.push_async_callback(_cancel, asyncio.create_task(replica.campaign_first()))
         self._note_started(directory, is_member=True)
 
     async def _open_log(self, directory: DataDirectory, links: PeerLinks) -> DistributedLog | None:

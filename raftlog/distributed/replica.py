@@ -32,6 +32,7 @@ log = get_logger(__name__)
 # How long after the connection with the leader is lost the others are asked: drawn, so that two do not ask at once.
 SUSPICION_S_MIN: Final = 0.05
 SUSPICION_S_MAX: Final = 0.25
+FIRST_CAMPAIGN_INTERVAL_S: Final = 0.1
 
 NOTES_SHOWN: Final = {  # others are for debugging
     "became_leader", "became_follower", "configuration_changed", "transferring_leadership", "installing_snapshot",
@@ -289,9 +290,15 @@ class Replica:
         """The only voter: nobody else has to be asked."""
         return self.driver.node.configuration.all_voters == (self.id,)
 
-    def campaign(self) -> None:
-        """Stand for election now instead of after the timeout."""
-        self.driver.actor.dispatch(Campaign(), is_urgent=True)
+    async def campaign_first(self) -> None:
+        """Stand for election without waiting for a timeout, where nobody has led before or there is nobody else.
+
+        Its peers may not be there yet, so it asks again until somebody leads.
+        """
+        node = self.driver.node
+        while self.leader is None and self.failure is None and (node.term == 0 or self.is_alone):
+            self.driver.actor.dispatch(Campaign(), is_urgent=True)
+            await self.wait_for_change(FIRST_CAMPAIGN_INTERVAL_S)
 
     async def wait_for_leader(self) -> NodeId:
         """Who leads, once that is known and, if it is this node, it can take appends. NodeFailed."""

@@ -54,6 +54,10 @@ def append(cluster: Cluster, node: str, *values: bytes) -> tuple[int, int]:
     return call(cluster, node, lambda log: log.append_batch(list(values)))
 
 
+def append_batch(cluster: Cluster, node: str, batch: bytes) -> tuple[int, int]:
+    return call(cluster, node, lambda log: log.append_batch(batch))
+
+
 def fill(cluster: Cluster, node: str, batches: int, *, size: int = 1000) -> None:
     """So many batches of one record, whose value says which it is."""
 

@@ -7,9 +7,19 @@ from pathlib import Path
 import pytest
 
 from logstore import CorruptBatch, EmptyBatch
+from raftlog.distributed.log import DistributedLog
 from raftlog.errors import AlreadyStored, NotLeader, SequenceGap, StaleEpoch, UnexpectedOffset
 from raftlog.testing.cluster import Cluster
-from tests.raftlog.distributed.nodes import append, call, idempotent, look, server_of, steady, values
+from tests.raftlog.distributed.nodes import (
+    append,
+    append_batch,
+    call,
+    idempotent,
+    look,
+    server_of,
+    steady,
+    values,
+)
 
 P = 0xABCDEF
 
@@ -25,19 +35,13 @@ def test_a_retry_is_answered_as_the_first_time_and_stored_once_also_by_the_next_
         leader = cluster.wait_for_leader()
         append(cluster, leader, b"before")
         one, two = idempotent(P, 0, 0, b"a", b"b"), idempotent(P, 0, 2, b"c")
-        first = [
-            call(cluster, leader, lambda log, batch=batch: log.append_batch(batch)) for batch in (one, two)
-        ]
-        again = [
-            call(cluster, leader, lambda log, batch=batch: log.append_batch(batch)) for batch in (one, two)
-        ]
+        first = [append_batch(cluster, leader, batch) for batch in (one, two)]
+        again = [append_batch(cluster, leader, batch) for batch in (one, two)]
         assert first == again == [(1, 3), (3, 4)]
 
         cluster.kill(leader)
         second = cluster.wait_for_leader()
-        by_second = [
-            call(cluster, second, lambda log, batch=batch: log.append_batch(batch)) for batch in (one, two)
-        ]
+        by_second = [append_batch(cluster, second, batch) for batch in (one, two)]
         assert by_second == first
 
         for node in list(cluster.running):
@@ -45,16 +49,17 @@ def test_a_retry_is_answered_as_the_first_time_and_stored_once_also_by_the_next_
         for node in cluster.nodes:
             cluster.restart(node)
         third = cluster.wait_for_leader()
-        by_third = [
-            call(cluster, third, lambda log, batch=batch: log.append_batch(batch)) for batch in (one, two)
-        ]
+        by_third = [append_batch(cluster, third, batch) for batch in (one, two)]
         assert by_third == first
         assert look(cluster, third, lambda log: log.end) == 4
 
 
 def test_what_a_producer_gets_wrong_is_refused_with_what_is_right_and_not_stored(tmp_path: Path) -> None:
     with Cluster(tmp_path, nodes=1) as cluster:
-        send = lambda *batch: call(cluster, "n1", lambda log: log.append_batch(idempotent(P, *batch)))  # noqa: E731
+
+        def send(epoch: int, sequence: int, *batch: bytes) -> tuple[int, int]:
+            return append_batch(cluster, "n1", idempotent(P, epoch, sequence, *batch))
+
         assert send(1, 0, b"a") == (0, 1)
 
         with pytest.raises(SequenceGap) as gap:
@@ -73,10 +78,10 @@ def test_a_retry_while_the_first_attempt_is_on_its_way_gets_the_same_answer(tmp_
         leader = cluster.wait_for_leader()
         batch = idempotent(P, 0, 0, b"a")
 
-        async def both(log: object) -> list[int]:
-            first, again = log.begin_append(batch)[1], log.begin_append(batch)[1]  # type: ignore[attr-defined]
+        async def both(log: DistributedLog) -> list[int]:
+            first, again = log.begin_append(batch)[1], log.begin_append(batch)[1]
             first.cancel()  # its caller has gone, the batch has not
-            return [await again, await log.begin_append(batch)[1]]  # type: ignore[attr-defined]
+            return [await again, await log.begin_append(batch)[1]]
 
         assert call(cluster, leader, both) == [0, 0]
         assert look(cluster, leader, lambda log: log.end) == 1
@@ -86,12 +91,12 @@ def test_an_append_goes_where_it_is_expected_or_nowhere(tmp_path: Path) -> None:
     with steady(tmp_path) as cluster:
         leader = cluster.wait_for_leader()
 
-        async def race(log: object) -> list[object]:
+        async def race(log: DistributedLog) -> list[object]:
             outcomes: list[object] = []
-            begun = [log.begin_append([b"x"], expected_offset=0)[1]]  # type: ignore[attr-defined]
+            begun = [log.begin_append([b"x"], expected_offset=0)[1]]
             for expected in (0, 1):  # while the first is on its way
                 try:
-                    begun.append(log.begin_append([b"y"], expected_offset=expected)[1])  # type: ignore[attr-defined]
+                    begun.append(log.begin_append([b"y"], expected_offset=expected)[1])
                 except UnexpectedOffset as refused:
                     outcomes.append((refused.expected, refused.actual))
             return [*outcomes, *[await future for future in begun]]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from logstore import OffsetOutOfRange
+from raftlog.distributed.log import DistributedLog
 from raftlog.errors import NotLeader, Overloaded
 from raftlog.testing.cluster import Cluster
 from tests.raftlog.distributed.nodes import append, call, look, server_of, steady
@@ -19,8 +20,8 @@ def test_a_leader_that_is_cut_off_serves_what_is_committed_and_nothing_that_is_n
         append(cluster, leader, b"committed")
         cluster.partition([leader])
 
-        async def begin(log: object) -> None:
-            log.begin_append([b"not committed"])[1].add_done_callback(lambda done: done.exception())  # type: ignore[attr-defined]
+        async def begin(log: DistributedLog) -> None:
+            log.begin_append([b"not committed"])[1].add_done_callback(lambda done: done.exception())
 
         call(cluster, leader, begin)
         cluster.wait_until(
@@ -60,8 +61,8 @@ def test_who_waits_on_a_follower_is_woken_by_a_record_that_is_committed_elsewher
         leader = cluster.wait_for_leader()
         follower = next(node for node in cluster.running if node != leader)
 
-        async def follow(log: object) -> int:
-            waiting = asyncio.ensure_future(log.wait_async(0))  # type: ignore[attr-defined]
+        async def follow(log: DistributedLog) -> int:
+            waiting = asyncio.ensure_future(log.wait_async(0))
             await asyncio.sleep(0)
             started.append(True)
             return int(await waiting)

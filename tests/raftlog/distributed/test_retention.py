@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
+from logstore import Log
+from raftlog.distributed.log import DistributedLog
 from raftlog.testing.cluster import Cluster
 from tests.raftlog.distributed.nodes import (
     KIB,
     append,
+    append_batch,
     call,
     fill,
     frames_of,
@@ -17,6 +21,14 @@ from tests.raftlog.distributed.nodes import (
     small_segments,
     values,
 )
+
+
+def commit_cursor(cluster: Cluster, node: str, offset: int) -> None:
+    call(cluster, node, lambda log: log.commit_cursor("g", offset))
+
+
+def is_between(log: Log, above: int, last: int) -> bool:
+    return above < log.start <= last
 
 
 def starts(cluster: Cluster) -> dict[str, int]:
@@ -35,7 +47,7 @@ def test_a_truncation_goes_through_the_log_and_frees_segments_on_every_node(tmp_
         )
         for node in cluster.running:
             log = server_of(cluster, node).replica.log
-            cluster.wait_until(lambda log=log: 0 < log.start <= 41, "no segments were removed")
+            cluster.wait_until(partial(is_between, log, 0, 41), "no segments were removed")
         assert values(cluster, leader, 41, 42) == [b"41" + bytes(1000)]
 
 
@@ -72,8 +84,8 @@ def test_a_node_restarts_from_its_snapshot_without_applying_anything_twice(tmp_p
     with small_segments(tmp_path) as cluster:
         leader = cluster.wait_for_leader()
         for number in range(5):
-            call(cluster, leader, lambda log, number=number: log.append_batch(idempotent(5, 0, number, b"x")))
-            call(cluster, leader, lambda log, number=number: log.commit_cursor("g", number))
+            append_batch(cluster, leader, idempotent(5, 0, number, b"x"))
+            commit_cursor(cluster, leader, number)
         for node in cluster.running:
             call(cluster, node, lambda log: log.take_snapshot())
         append(cluster, leader, b"behind the snapshot")
@@ -118,14 +130,14 @@ def test_retention_waits_for_a_follower_that_is_there_and_behind(tmp_path: Path)
         leader = cluster.wait_for_leader()
         fill(cluster, leader, 20)
 
-        async def must_wait(log: object) -> list[bool]:
-            housekeeping: Housekeeping = log._housekeeping  # type: ignore[attr-defined]
+        async def must_wait(log: DistributedLog) -> list[bool]:
+            housekeeping: Housekeeping = log._housekeeping
             progress = next(
                 each for name, each in log.replica.driver.node.role.progress.items() if name != leader
-            )  # type: ignore[attr-defined]
+            )
             match, progress.match = progress.match, 2
             waits = housekeeping._must_wait(10)
-            housekeeping._waits_since -= 601  # type: ignore[operator]
+            housekeeping._waits_since -= 601
             no_more = housekeeping._must_wait(10)
             progress.match, housekeeping._waits_since = match, None
             return [waits, no_more, housekeeping._must_wait(10)]
