@@ -190,6 +190,26 @@ def test_entries_that_are_not_those_of_the_log_are_not_taken(replicas: Replicas)
             assert log.replace_damaged([right]) == 1
 
 
+def test_entry_in_front_of_more_damage_is_taken_only_where_the_index_agrees(replicas: Replicas) -> None:
+    path, position, _ = replicas.frames[7]
+    end = replicas.frames[9][1] + 60
+
+    def change(files: dict[str, bytearray]) -> None:
+        files[path][position:end] = bytes(end - position)
+
+    right = entries()[6]
+    with replicas.open_with(change) as log:
+        for wrong in (
+            right._replace(term=right.term + 1),
+            records_entry(7, right.term, [b"v" * 49, b"w"], time=71),
+            records_entry(7, right.term, [b"v" * 49], time=70),
+            records_entry(7, right.term, [b"v" * 40, b"w"], time=70),
+            records_entry(7, right.term, [b"v" * 90, b"w"], time=70),
+        ):
+            assert log.replace_damaged([wrong]) == 0
+        assert log.replace_damaged([right]) == 1
+
+
 def test_damaged_entries_are_refused_and_nothing_changes(replicas: Replicas) -> None:
     path, position, data = replicas.frames[7]
 
