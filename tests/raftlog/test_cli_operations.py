@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -15,6 +18,7 @@ from raftlog.client.client import Client
 from raftlog.local_cluster import LocalCluster, local_cluster
 
 Command = Callable[..., str]
+COMMAND_S_MAX = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -274,3 +278,66 @@ def test_figures_of_consuming(command: Command, client: Client) -> None:
 
     assert figures["records"] == bounds.end - bounds.start
     assert figures["bytes"] == sum(len(record.value) for record in client.scan())
+
+
+# ── ended by Ctrl-C ─────────────────────────────────────────────────────────────────────────────────
+
+
+class Running:
+    """A command in a process of its own."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "raftlog", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    def line(self) -> bytes:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline()
+
+    def interrupt(self) -> tuple[int, bytes]:
+        """(exit code, errors)"""
+        self.process.send_signal(signal.SIGINT)
+        _, errors = self.process.communicate(timeout=COMMAND_S_MAX)
+        return self.process.returncode, errors
+
+
+def test_a_group_that_follows_keeps_its_place_when_it_is_ended(client: Client, command: Command) -> None:
+    offset = client.append_batch([b"first", b"second"])[0]
+    with Running("consume", "--group", "tail", "--from", str(offset), "--follow", "--format", "raw") as tail:
+        assert [tail.line(), tail.line()] == [b"first\n", b"second\n"]
+
+        assert tail.interrupt() == (130, b"")
+
+    kept = {cursor.group: cursor.offset for cursor in client.cursors(linearizable=True)}["tail"]
+    assert offset + 1 <= kept <= offset + 2  # the last may not have been asked to be followed by another yet
+
+
+def test_a_mirror_that_follows_ends_quietly(
+    cluster: LocalCluster, client: Client, tmp_path: Path, until: Callable[[Callable[[], bool]], None]
+) -> None:
+    with local_cluster(tmp_path, 1) as other, Client(other.addresses["n1"], tls=other.tls) as there:
+        certs = ("--from-certs", str(cluster.certs), "--to-certs", str(other.certs))
+        with Running(
+            "mirror", "--from", cluster.addresses["n1"], "--to", other.addresses["n1"], "--follow", *certs
+        ) as copying:
+            until(lambda: there.bounds().end > 0)
+            client.append(b"while it copies")
+            until(lambda: there.read(there.bounds().end - 1).value == b"while it copies")
+
+            assert copying.interrupt() == (130, b"")
+
+
+def test_a_measurement_ends_quietly(client: Client, until: Callable[[Callable[[], bool]], None]) -> None:
+    before = client.bounds().end
+    with Running("bench", "produce", "--records", "1000000000", "--batch", "10") as measuring:
+        until(lambda: client.bounds().end > before)
+
+        assert measuring.interrupt() == (130, b"")
