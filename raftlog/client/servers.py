@@ -64,6 +64,7 @@ class Servers:
     async def close(self) -> None:
         if self._refreshing is not None:
             self._refreshing.cancel()
+            await asyncio.gather(self._refreshing, return_exceptions=True)
         for connection in self._connections.values():
             await connection.close()
 
