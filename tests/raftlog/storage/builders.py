@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from logstore import Config, RecordBatch
-from logstore.filesystem import FileSystem
+from logstore.filesystem import FileSystem, OsFileSystem
 from logstore.testing import CrashFileSystem
 from raftlog.engine import NodeId
-from raftlog.raft.configuration import Configuration
+from raftlog.raft.configuration import ChangeKind, Configuration
 from raftlog.raft.messages import Entry, EntryKind
 from raftlog.raft.storage import SnapshotPart, Write
 from raftlog.storage import DataDirectory, RaftStorage
+from tests.raftlog.raft.builders import change
 
 N1, N2, N3, N4 = (NodeId(f"n{number}") for number in range(1, 5))
 CLUSTER, OTHER_CLUSTER = "7d5d1b5c-0000-4000-8000-000000000001", "7d5d1b5c-0000-4000-8000-000000000002"
 THREE = Configuration((N1, N2, N3))
+FOUR = Configuration(THREE.voters, learners=(N4,))
+NEW_LEARNER = change((ChangeKind.ADD_LEARNER, N4)).to_bytes()
 SMALL = Config(segment_bytes_max=1_000, spare_segments_max=0)  # a segment is full after a few entries
 
 
@@ -92,3 +96,44 @@ def some_states(fs: CrashFileSystem, *, most: int, start: int = 0) -> Iterator[t
         step = -(-point.count // most)
         for number in {*range(0, point.count, step), point.count - 1}:
             yield point.operation_count, point.state(number)
+
+
+def opened(path: Path | str, *, config: Config = SMALL) -> RaftStorage:
+    directory = founded(str(path))
+    try:
+        return directory.open_storage(config)
+    finally:
+        directory.close()
+
+
+def restarted(storage: RaftStorage, *, config: Config = SMALL) -> RaftStorage:
+    """The same files, opened by another process; they lie on a real disk."""
+    storage.close()
+    return RaftStorage(OsFileSystem(), storage.path, config)
+
+
+def with_snapshot(storage: RaftStorage, *, entry_count: int = 20, keep: int = 5) -> RaftStorage:
+    """Entries with records, views that hold most of them, and a log that begins later."""
+    entries = [
+        *batches(*[1] * (entry_count // 2)),
+        Entry(2 + entry_count // 2, 1, EntryKind.CONFIGURATION, NEW_LEARNER),
+        *batches(*[2] * (entry_count // 2), first=3 + entry_count // 2),
+    ]
+    for number in range(0, len(entries), 3):
+        append(storage, entries[number : number + 3], commit=storage.last_index)
+    index = storage.last_index - 2
+    storage.save_views(index, {"members": b"members", "cursors": b"c" * 100}, FOUR)
+    assert storage.forget(1 << 40, below_index=index + 1 - keep)
+    storage.remove_forgotten()
+    return storage
+
+
+def frames_of(storage: RaftStorage) -> bytes:
+    return b"".join(frame for each in storage.log.frames() for frame in [bytes(each.data)])
+
+
+def send_everything(leader: RaftStorage, follower: RaftStorage, *, part_bytes: int = 100) -> None:
+    """What a leader does for one that is far behind: its snapshot, and then its log."""
+    for part in parts_of(leader, part_bytes):
+        follower.write([Write(snapshot=part)])
+    append(follower, all_entries(leader))
