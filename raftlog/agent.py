@@ -498,6 +498,8 @@ def run(config: ServerConfig) -> int:
     if not __debug__:
         raise RuntimeError("python -O takes the assertions out that guard the log; run without it")
     configure_logging(level=config.log_level, format=config.log_format)
+    if config.unused:
+        log.warning("settings without a meaning here", settings=", ".join(config.unused))
     try:
         import uvloop
     except ImportError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -130,6 +131,27 @@ def test_settings_that_are_none_are_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ServerFailed, match="not a server's settings"):
         read_settings(tmp_path)
+
+
+def test_a_server_starts_from_a_file_of_another_program_and_says_what_it_left_out(
+    server: ServerProcess, certificates: Path
+) -> None:
+    (port,) = free_ports(1)
+    peers = [{"pid": 1, "name": "alpha", "ip_address": "127.0.0.1", "port": port}]
+    seed = {"name": "alpha", "peers": peers, "tick": "50ms", "timeout": "1s", "seed": 7, "aggregate": False}
+    write_settings(server.folder, certificates, seed)
+    content = read_settings(server.folder)
+    del content["rpc-port"]  # the list has it
+    (server.folder / server_process.SETTINGS).write_text(json.dumps(content))
+
+    server.start()
+
+    assert server.address == f"127.0.0.1:{port}"
+    with client_of(server, certificates) as client:
+        assert [(one.name, one.is_leader) for one in client.servers()] == [("alpha", True)]
+        assert client.append(b"a") == 0
+    (warning,) = [line for line in server.tail.splitlines() if "without a meaning here" in line]
+    assert re.findall(r"raftlog.json: (\w+)", warning) == ["seed", "aggregate"]
 
 
 # ── a cluster in a folder ───────────────────────────────────────────────────────────────────────────
