@@ -7,6 +7,7 @@ from pathlib import Path
 
 from logstore import Log
 from raftlog.distributed.log import DistributedLog
+from raftlog.raft.leader import Leader
 from raftlog.testing.cluster import Cluster
 from tests.raftlog.distributed.nodes import (
     KIB,
@@ -124,20 +125,18 @@ def test_retention_by_size_goes_through_the_log_and_is_the_same_on_all_nodes(tmp
 
 
 def test_retention_waits_for_a_follower_that_is_there_and_behind(tmp_path: Path) -> None:
-    from raftlog.distributed.housekeeping import Housekeeping
-
     with small_segments(tmp_path, retention_bytes_max=48 * KIB) as cluster:
         leader = cluster.wait_for_leader()
         fill(cluster, leader, 20)
 
         async def must_wait(log: DistributedLog) -> list[bool]:
-            housekeeping: Housekeeping = log._housekeeping
-            progress = next(
-                each for name, each in log.replica.driver.node.role.progress.items() if name != leader
-            )
+            housekeeping, role = log._housekeeping, log.replica.driver.node.role
+            assert isinstance(role, Leader)
+            progress = next(each for name, each in role.progress.items() if name != leader)
             match, progress.match = progress.match, 2
             waits = housekeeping._must_wait(10)
-            housekeeping._waits_since -= 601
+            assert housekeeping._waits_since is not None
+            housekeeping._waits_since -= 601  # retention_wait_s is over
             no_more = housekeeping._must_wait(10)
             progress.match, housekeeping._waits_since = match, None
             return [waits, no_more, housekeeping._must_wait(10)]
