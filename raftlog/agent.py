@@ -51,9 +51,6 @@ log = get_logger(__name__)
 
 LOOK_INTERVAL_S: Final = 0.5  # how soon the health check tells of a failure, or of a leader
 REMEMBER_INTERVAL_S: Final = 5.0  # at the latest, after a change of the members
-PING_INTERVAL_MS_MIN: Final = 10_000  # of clients that want to know whether the server is there
-KEEPALIVE_MS: Final = 60_000  # a client that has vanished is noticed after this
-HANDSHAKE_MS_MAX: Final = 10_000  # for TLS; a connection that says nothing takes the place of another so long
 HAND_OVER_S_MAX: Final = 2.0  # for a leader that stops; then the others find out by themselves
 FIRST_LEADER_S: Final = (
     2.0  # that a server waits for a leader at its start, before it says that it has started
@@ -144,6 +141,7 @@ class Agent:
         )
         parts.push_async_callback(listener.close)
         self.rpc_port = listener.port
+        listener.start()  # until there is more, who calls is refused at once instead of waiting for an answer
         directory = await asyncio.to_thread(
             DataDirectory.open,
             config.data_dir,
@@ -151,14 +149,12 @@ class Agent:
             filesystem=self._filesystem,
         )
         parts.push_async_callback(self._close_directory, directory)
-        links = self._links = await self._make_links(listener, directory)
         is_member = await self._joining(directory).begin_cluster(directory, config)
-        links.set_cluster(directory.cluster_id)
+        links = self._links = await self._make_links(listener, directory)
         commit_log = await self._open_log(directory, links) if is_member else None
         if commit_log is not None:
             await self._serve(listener, directory, commit_log)
         else:
-            listener.start()
             self.health.set_serving(False, "waiting to be joined to a cluster")
             self._note_started(directory, is_member=False)
             joining = asyncio.create_task(self._join(listener, directory, links))
@@ -272,17 +268,9 @@ class Agent:
 
         forwarder = self._make_forwarder()
         parts.push_async_callback(forwarder.close)
-        access = self._access()
-        service = LogService(
-            commit_log,
-            access,
-            forwarder,
-            queue_bytes_max=config.queue_bytes_max,
-            unsent_bytes_max=config.unsent_bytes_max,
-        )
-        server = self._make_server(listener, service, ClusterService(commit_log, access, forwarder))
-        await server.start()
-        parts.push_async_callback(self._stop_server, server, service, commit_log)
+        front = Front(config, commit_log, forwarder, metrics=self.metrics, health=self.health)
+        await front.start(listener.grpc_target)
+        parts.push_async_callback(self._stop_serving, front, commit_log)
         listener.start()
 
         for work in (
@@ -351,58 +339,6 @@ class Agent:
             admin_port=self.admin_port, data_dir=str(config.data_dir), cluster=directory.cluster_id or None, **state,
         )  # fmt: skip
 
-    # ── gRPC ────────────────────────────────────────────────────────────────────────────────────────
-
-    def _access(self) -> AllowAll | Authorizer:
-        config = self._config
-        if not config.insecure:
-            model, policy = config.acl_model_file or acl.MODEL_FILE, config.acl_policy_file or acl.POLICY_FILE
-            return Authorizer(str(model), str(policy))
-        if is_loopback(config.rpc_host):
-            log.warning("insecure: no TLS, everybody on this machine may do everything", host=config.rpc_host)
-        else:
-            log.warning(
-                "insecure: no TLS, and everybody who can reach this machine may read and write the log",
-                host=config.rpc_host,
-            )
-        return AllowAll()
-
-    def _make_server(
-        self, listener: Listener, service: LogService, cluster_service: ClusterService
-    ) -> grpc.aio.Server:
-        config = self._config
-        server = grpc.aio.server(options=self._options(), maximum_concurrent_rpcs=config.calls_max)
-        binding = GrpcBinding(self.metrics, peer_names=frozenset(config.peer_names))
-        server.add_generic_rpc_handlers(
-            (binding.log_service(service), binding.cluster_service(cluster_service))
-        )
-        self.health.add_to(server)
-        add_reflection(server)
-        files = config.server_tls()
-        try:
-            if files is None:
-                server.add_insecure_port(listener.grpc_target)
-            else:
-                credentials = server_credentials(files, on_loaded=self._note_certificate)
-                server.add_secure_port(listener.grpc_target, credentials)
-        except RuntimeError as error:
-            raise ListenError("rpc-port", listener.grpc_target, str(error)) from error
-        return server
-
-    def _options(self) -> list[tuple[str, Any]]:
-        config = self._config
-        return [
-            ("grpc.max_receive_message_length", config.message_bytes_max),
-            ("grpc.max_send_message_length", 2 * config.message_bytes_max),  # frames and what is around them
-            ("grpc.max_concurrent_streams", config.calls_per_connection_max),
-            ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS_MAX),
-            ("grpc.keepalive_time_ms", KEEPALIVE_MS),
-            ("grpc.http2.min_recv_ping_interval_without_data_ms", PING_INTERVAL_MS_MIN),
-        ]
-
-    def _note_certificate(self, identity: TlsIdentity) -> None:
-        self.metrics.certificate_ends.set(identity.ends.timestamp())
-
     # ── while it runs ───────────────────────────────────────────────────────────────────────────────
 
     def _watch(self, commit_log: DistributedLog) -> None:
@@ -454,13 +390,10 @@ class Agent:
 
     # ── stopping ────────────────────────────────────────────────────────────────────────────────────
 
-    async def _stop_server(
-        self, server: grpc.aio.Server, service: LogService, commit_log: DistributedLog
-    ) -> None:
+    async def _stop_serving(self, front: Front, commit_log: DistributedLog) -> None:
         """Hand leadership over, take no more calls, let those that append finish, and end those that wait for records."""
         await commit_log.hand_over(HAND_OVER_S_MAX)
-        stopping = asyncio.create_task(server.stop(self._config.stop_grace_ms / 1000))
-        service.stop()
+        stopping = asyncio.create_task(front.stop())
         await commit_log.close()  # calls that still need the log get UNAVAILABLE
         await stopping
 
@@ -491,39 +424,3 @@ def _version() -> str:
         return version("raftlog")
     except PackageNotFoundError:
         return "unknown"
-
-
-def run(config: ServerConfig) -> int:
-    """Run a server until SIGTERM or SIGINT, and return the exit code. A second signal ends it at once."""
-    if not __debug__:
-        raise RuntimeError("python -O takes the assertions out that guard the log; run without it")
-    configure_logging(level=config.log_level, format=config.log_format)
-    if config.unused:
-        log.warning("settings without a meaning here", settings=", ".join(config.unused))
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.run(_serve(config))
-    return uvloop.run(_serve(config))
-
-
-async def _serve(config: ServerConfig) -> int:
-    asked = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _ask_to_stop, loop, asked)
-    async with Agent(config) as agent:
-        undo = tune_collector(agent.metrics.collection_seconds.observe)
-        assert agent.failed is not None
-        waiting = asyncio.create_task(asked.wait())
-        await asyncio.wait((waiting, agent.failed), return_when=asyncio.FIRST_COMPLETED)
-        waiting.cancel()
-        undo()
-        return agent.failed.result() if agent.failed.done() else 0
-
-
-def _ask_to_stop(loop: asyncio.AbstractEventLoop, asked: asyncio.Event) -> None:
-    asked.set()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.remove_signal_handler(number)
-        signal.signal(number, signal.SIG_DFL)
