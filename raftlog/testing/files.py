@@ -4,29 +4,41 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Sequence
 from typing import Final
 
 from logstore.filesystem import BytesLike, OsFile, OsFileSystem
 
-TEXT: Final = "the server was killed"
+BURIED_S_MAX: Final = 5.0  # for the thread of the loop, which would wait for itself
 
 
 class MortalFileSystem(OsFileSystem):
-    """After `die` nothing is written, synced, renamed or removed any more: what is there is what a kill leaves.
+    """After `die` nothing is changed any more: what is there is what a kill leaves.
 
-    Files can still be closed and locks be let go, as the operating system does it for a process that has ended.
+    Threads that write wait until `bury`, so that nobody is told anything about what they do. Then they go on, and files
+    are closed and locks let go, as the operating system does it for a process that has ended.
     """
 
     def __init__(self) -> None:
         self._is_dead = False
+        self._is_buried = threading.Event()
 
     def die(self) -> None:
         self._is_dead = True
 
+    def bury(self) -> None:
+        self._is_buried.set()
+
+    def is_alive(self) -> bool:
+        if not self._is_dead:
+            return True
+        self._is_buried.wait(BURIED_S_MAX)
+        return False
+
     def require_alive(self) -> None:
-        if self._is_dead:
-            raise OSError(errno.EIO, TEXT)
+        if not self.is_alive():
+            raise OSError(errno.EIO, "the server was killed")
 
     def create(self, path: str) -> OsFile:
         self.require_alive()
@@ -60,17 +72,17 @@ class _MortalFile(OsFile):
         super().__init__(path, flags)
 
     def write(self, data: BytesLike, position: int) -> None:
-        self._fs.require_alive()
-        super().write(data, position)
+        if self._fs.is_alive():
+            super().write(data, position)
 
     def write_all(self, buffers: Sequence[BytesLike], position: int) -> None:
-        self._fs.require_alive()
-        super().write_all(buffers, position)
+        if self._fs.is_alive():
+            super().write_all(buffers, position)
 
     def truncate(self, size: int) -> None:
-        self._fs.require_alive()
-        super().truncate(size)
+        if self._fs.is_alive():
+            super().truncate(size)
 
     def sync(self) -> None:
-        self._fs.require_alive()
-        super().sync()
+        if self._fs.is_alive():
+            super().sync()

@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
+from logstore import LogError
 from raftlog.agent import Agent
 from raftlog.config import ServerConfig
 from raftlog.distributed.log import DistributedLog
@@ -34,6 +35,7 @@ class _Agent(Agent):
 
     def __init__(self, config: ServerConfig, network: Network, filesystem: MortalFileSystem) -> None:
         super().__init__(config, filesystem=filesystem)
+        self._files = filesystem
         self._network = network
         self._node = NodeId(config.node_name)
         self._listener: Listener | None = None
@@ -66,9 +68,9 @@ class _Agent(Agent):
         if self._log is not None:
             replica = self._log.replica
             replica.is_ready = False  # it has nothing to hand over
-            with suppress(Exception):  # of files that cannot be written any more
-                await replica.stop()
-        with suppress(Exception):
+            replica.driver.close()
+        self._files.bury()
+        with suppress(OSError, LogError):  # of files that cannot be made or removed any more
             await self.stop()
 
 
@@ -184,7 +186,7 @@ async def _cancel(tasks: set[asyncio.Task[Any]]) -> None:
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
-    """As a server has it (raftlog.agent.run)."""
+    """As a server has it (raftlog.server_main.run)."""
     try:
         import uvloop
     except ImportError:
