@@ -39,7 +39,6 @@ from raftlog.pysyncobj.journal import Entries, Journal, Member, Members
 
 NEVER: Final = 2**62  # of entries or seconds
 ENTRY_BYTES_MAX: Final = 2**31  # above any: PySyncObj pickles entries that are longer than its batches
-
 TURN_BYTES_MAX: Final = 4 * 1024 * 1024  # of entries sent to one node in one turn of the loop
 
 Outcome = Callable[[Any, int], None]  # told what applying gave, and one of FAIL_REASON
@@ -59,10 +58,9 @@ class Outbox(Transport):  # type: ignore[misc]
     def __init__(self, members: Members) -> None:
         super().__init__(None, None, [])
         self.members = dict(members)  # others than this node; changes count from when they are appended
-        self.matched: int | None = (
-            None  # an acknowledgement says this, and not that the whole log is the leader's
-        )
-        self.term: Callable[[], int] = lambda: 0
+        # Set while an append is handled that says of a part of the log only that it is the leader's: up to this entry.
+        self.matched: int | None = None
+        self.term: Callable[[], int] = lambda: 0  # of the node
         self.refused: list[int] = []  # commands that it would have sent to the leader
         self._messages: list[tuple[NodeId, Fields]] = []
         self._sizes: Counter[NodeId] = Counter()  # bytes of the entries in them
