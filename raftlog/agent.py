@@ -3,46 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import socket
 import time
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Final, Self
-
-import grpc
+from typing import Final, Self
 
 from logstore.filesystem import FileSystem
 from raftlog.config import ServerConfig
 from raftlog.distributed.log import DistributedLog
 from raftlog.distributed.replica import Links, Replica, ReplicaConfig
 from raftlog.engine import NodeId
-from raftlog.errors import IdentityError, ListenError, RaftlogError
+from raftlog.errors import IdentityError, RaftlogError
+from raftlog.front import Front
 from raftlog.joining import Joining
-from raftlog.net.addresses import host_and_port, is_loopback, is_wildcard
+from raftlog.net.addresses import host_and_port, is_wildcard
 from raftlog.net.handshake import Identity
 from raftlog.net.listener import Listener, ListenerLimits
 from raftlog.net.peer_links import LinkLimits, PeerLinks
 from raftlog.net.stream_layer import StreamLayer
 from raftlog.net.throttle import Throttle
-from raftlog.net.tls import TlsIdentity, server_credentials
 from raftlog.peer_entries import PeerEntries
 from raftlog.raft.log import LostEntries
 from raftlog.raft.messages import Message
 from raftlog.raft.storage import UnreadableEntries
-from raftlog.runtime.collector import tune_collector
-from raftlog.runtime.logging import configure_logging, get_logger
+from raftlog.runtime.logging import get_logger
 from raftlog.runtime.metrics import LogFigures, Metrics
-from raftlog.server import acl
 from raftlog.server.admin import AdminServer, make_app
-from raftlog.server.authorizer import AllowAll, Authorizer
-from raftlog.server.cluster_service import ClusterService
 from raftlog.server.forwarding import Forwarder
-from raftlog.server.grpc_binding import GrpcBinding
-from raftlog.server.health import Health, add_reflection, start_health_server
+from raftlog.server.health import Health, start_health_server
 from raftlog.server.readiness import Readiness
-from raftlog.server.service import LogService
 from raftlog.storage.data_directory import DataDirectory
 from raftlog.storage.hard_state import DamagedState
 from raftlog.storage.raft_storage import RaftStorage

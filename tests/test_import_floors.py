@@ -63,7 +63,20 @@ RULES = {
     "raftlog.wire": Rule(("raftlog.engine", "raftlog.raft", *PB, *EMBED), ("google.protobuf",)),
     "raftlog.net": Rule((*BASE, "raftlog.engine", "raftlog.raft", "raftlog.wire"), ("cryptography", "grpc")),
     "raftlog.storage": Rule((*BASE, *EMBED, "raftlog.engine", "raftlog.raft", "raftlog.wire.configurations"), ()),
-    "raftlog.runtime": Rule(BASE, ("structlog", "prometheus_client")),
+    "raftlog.machines": Rule(
+        (*BASE, "raftlog.engine", "raftlog.pb.raftlog.v1", "raftlog.raft", "raftlog.wire.configurations"), ("google.protobuf",)
+    ),
+    "raftlog.runtime": Rule(
+        (*BASE, "raftlog.engine", "raftlog.machines", "raftlog.raft"), ("structlog", "prometheus_client")
+    ),
+    "raftlog.runtime.actor": Rule(("raftlog.engine",), ()),  # of any protocol
+    "raftlog.distributed": Rule(
+        (
+            *BASE, *EMBED, "raftlog.pb.raftlog.v1", "raftlog.engine", "raftlog.machines", "raftlog.net.addresses",
+            "raftlog.raft", "raftlog.runtime", "raftlog.storage",
+        ),
+        (),
+    ),
     "raftlog.server": Rule(
         (*BASE, *PB, *EMBED, "raftlog.wire", "raftlog.net", "raftlog.runtime"),
         ("grpc", "grpc_health", "grpc_reflection", "casbin", "prometheus_client"),
@@ -104,9 +117,28 @@ RULES = {
         (*BASE, "raftlog.config", "raftlog.config_files", "raftlog.config_peers", "raftlog.config_seed", "raftlog.config_values"),
         ("pydantic", "pydantic_core", "pydantic_settings"),
     ),
-    "raftlog.agent": Rule(
-        (*BASE, *PB, *EMBED, "raftlog.config", "raftlog.net", "raftlog.runtime", "raftlog.server"), ("grpc", "uvloop")
+    "raftlog.front": Rule(
+        (*BASE, "raftlog.config", "raftlog.net", "raftlog.runtime", "raftlog.server"), ("grpc",)
     ),
+    "raftlog.joining": Rule(
+        (
+            *BASE, *PB, "raftlog.client", "raftlog.config", "raftlog.distributed.replica", "raftlog.engine",
+            "raftlog.machines", "raftlog.net.tls", "raftlog.raft.configuration", "raftlog.runtime.logging",
+            "raftlog.storage.data_directory",
+        ),
+        ("grpc",),
+    ),
+    "raftlog.peer_entries": Rule(
+        (*BASE, *EMBED, *PB, "raftlog.client", "raftlog.engine", "raftlog.net.tls"), ("grpc",)
+    ),
+    "raftlog.agent": Rule(
+        (
+            *BASE, *EMBED, "raftlog.config", "raftlog.distributed", "raftlog.engine", "raftlog.front", "raftlog.joining",
+            "raftlog.net", "raftlog.peer_entries", "raftlog.raft", "raftlog.runtime", "raftlog.server", "raftlog.storage",
+        ),
+        (),
+    ),
+    "raftlog.server_main": Rule(("raftlog.agent", "raftlog.config", "raftlog.runtime"), (), ("uvloop",)),
     "raftlog.testing": Rule(
         (
             *BASE, *EMBED, "raftlog.agent", "raftlog.client", "raftlog.config", "raftlog.config_peers",

@@ -120,6 +120,6 @@ def serve(**flags: object) -> None:
     port away; --no-X or --X=false takes a switch back.
     """
     config = load_config(flags)
-    from raftlog.agent import run  # late: it brings grpc and the engine
+    from raftlog.server_main import run  # late: it brings grpc and the engine
 
     raise typer.Exit(run(config))

@@ -5,13 +5,21 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final
 
 from logstore import Config, DiskFull, QueueFull
 from raftlog.distributed.frames import Batch, Frame, make_frame
-from raftlog.errors import NodeFailed, NotLeader, OutcomeUnknown, Overloaded, RaftlogError, UnexpectedOffset
+from raftlog.errors import (
+    NodeFailed,
+    NotLeader,
+    OutcomeUnknown,
+    Overloaded,
+    ProduceRefused,
+    RaftlogError,
+    UnexpectedOffset,
+)
 from raftlog.machines.producers import Sequence, check
 from raftlog.raft.events import Committed, Dropped, Propose, Refused, Unknown, Why
 from raftlog.raft.messages import EntryKind
@@ -56,9 +64,12 @@ class Appends:
         config: Config,
         *,
         offset_of: Callable[[int], int],
+        confirm: Callable[[], Awaitable[None]],
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
-        """`offset_of` tells the first offset of an applied entry; `config.pending_bytes_max` bounds what is pending."""
+        """`offset_of` tells the first offset of an applied entry, `confirm` returns once a quorum says that this node
+        leads, or raises NotLeader. `config.pending_bytes_max` bounds what is pending.
+        """
         self._driver = driver
         self._applier = applier
         self._config = config
@@ -69,7 +80,10 @@ class Appends:
         self._last_number = 0
         self._by_producer: dict[int, deque[_Pending]] = {}
         self._room_waiters: list[asyncio.Future[None]] = []
-        self.refusal: Callable[[], Exception | None] = lambda: None  # why nothing may be appended here now
+        self._confirm = confirm
+        self._confirming: set[asyncio.Task[None]] = set()
+        self.refusal: Callable[[], Exception | None] = lambda: None  # why this node takes no appends now
+        self.lack_of_room: Callable[[], Exception | None] = lambda: None  # why the disk takes none
 
     def begin_term(self) -> None:
         """This node leads, and has applied all that was appended before: nothing older is pending any more."""
@@ -78,22 +92,30 @@ class Appends:
     def begin(self, batch: Batch, *, expected_offset: int | None = None) -> tuple[int, asyncio.Future[int]]:
         """(how many records it has, the future of its first offset).
 
-        Raises what `refusal` says, QueueFull, UnexpectedOffset, SequenceGap, StaleEpoch, AlreadyStored, or what is wrong
-        with the batch; then nothing was appended. The future may end in NotLeader or Overloaded (nothing was appended)
-        or OutcomeUnknown. Cancelling it does not take the batch back.
+        Raises what `refusal` or `lack_of_room` say, QueueFull, or what is wrong with the batch. The future may end in
+        UnexpectedOffset, SequenceGap, StaleEpoch, AlreadyStored, NotLeader or Overloaded; so far nothing was appended; or
+        in OutcomeUnknown. Cancelling it does not take the batch back.
         """
         refusal = self.refusal()
         if refusal is not None:
             raise refusal
         frame = make_frame(batch, self._config, time=self._clock())
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        if frame.sequence is not None and self._is_repeated(frame.sequence, future):
+        try:
+            # First of all: what is stored must never be said to have been refused.
+            if frame.sequence is not None and self._is_repeated(frame.sequence, future):
+                return frame.record_count, future
+            if expected_offset is not None:
+                self._require_end(expected_offset)
+        except ProduceRefused as refused:
+            self._refuse(future, refused)
             return frame.record_count, future
+        lack = self.lack_of_room()
+        if lack is not None:
+            raise lack
         pending = _Pending(frame, future)
         if self._pending_bytes and self._pending_bytes + pending.size > self._config.pending_bytes_max:
             raise QueueFull(self._pending_bytes)
-        if expected_offset is not None:
-            self._require_end(expected_offset)
         number = self._last_number + 1
         try:
             self._driver.request(partial(_proposal, frame.data), partial(self._outcome, number))
@@ -122,6 +144,25 @@ class Appends:
         end = self._applier.end + sum(pending.span for pending in self._pending.values())
         if end != expected_offset:
             raise UnexpectedOffset(expected_offset, end)
+
+    # ── refusals ──
+
+    def _refuse(self, future: asyncio.Future[int], refused: ProduceRefused) -> None:
+        """End `future` with this, but only if this node's log is still the one that counts: one that was cut off and does
+        not know yet that another leads would refuse what that one expects."""
+        task = asyncio.get_running_loop().create_task(self._refuse_if_leading(future, refused))
+        self._confirming.add(task)
+        task.add_done_callback(self._confirming.discard)
+
+    async def _refuse_if_leading(self, future: asyncio.Future[int], refused: ProduceRefused) -> None:
+        error: Exception | None
+        try:
+            await self._confirm()  # also by who leads now, if that is another
+            error = self.refusal()
+        except RaftlogError:
+            error = NotLeader()
+        if not future.done():
+            future.set_exception(error or refused)
 
     # ── retries ─────────────────────────────────────────────────────────────────────────────────────
 

@@ -41,11 +41,18 @@ class DistributedLog:
         self._log = replica.log
         self._applier = replica.applier
         self.config: Config = replica.log.config
-        self._appends = Appends(replica.driver, replica.applier, self.config, offset_of=replica.log.offset_of)
+        self._proposals = Proposals(replica.driver, replica.applier)
+        self._appends = Appends(
+            replica.driver,
+            replica.applier,
+            self.config,
+            offset_of=replica.log.offset_of,
+            confirm=self._proposals.read_index,
+        )
         self._appends.refusal = self._why_not_append
+        self._appends.lack_of_room = lambda: replica.full_error() if replica.is_full else None
         replica.on_ready = self._appends.begin_term
         replica.on_end = self._appends.fail
-        self._proposals = Proposals(replica.driver, replica.applier)
         self._membership = Membership(replica.driver, replica.applier, self._proposals)
         self._housekeeping = Housekeeping(replica, self._membership, self._proposals)
         self._mending = Mending(replica, peers)
@@ -76,14 +83,12 @@ class DistributedLog:
 
     def _why_not_append(self) -> Exception | None:
         replica = self._replica
-        if replica.is_ready and not replica.is_full and not replica.is_handing_over:
+        if replica.is_ready and not replica.is_handing_over:
             return None
         if replica.failure is not None:
             return replica.failure
         if replica.is_stopped:
             return LogClosed(CLOSED)
-        if replica.is_ready and replica.is_full:
-            return replica.full_error()
         return self._not_leader()
 
     def require_leader(self) -> None:

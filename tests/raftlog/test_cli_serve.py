@@ -14,16 +14,16 @@ from raftlog.config import ServerConfig
 
 @pytest.fixture
 def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[ServerConfig]:
-    """The configs that `raftlog.agent.run` was called with; it returns 3."""
+    """The configs that `raftlog.server_main.run` was called with; it returns 3."""
     configs: list[ServerConfig] = []
 
     def run_agent(config: ServerConfig) -> int:
         configs.append(config)
         return 3
 
-    agent = ModuleType("raftlog.agent")
-    agent.run = run_agent  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "raftlog.agent", agent)
+    server_main = ModuleType("raftlog.server_main")
+    server_main.run = run_agent  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "raftlog.server_main", server_main)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     for variable in [name for name in os.environ if name.startswith("RAFTLOG_")]:

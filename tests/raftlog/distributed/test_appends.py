@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -92,16 +93,15 @@ def test_an_append_goes_where_it_is_expected_or_nowhere(tmp_path: Path) -> None:
         leader = cluster.wait_for_leader()
 
         async def race(log: DistributedLog) -> list[object]:
-            outcomes: list[object] = []
-            begun = [log.begin_append([b"x"], expected_offset=0)[1]]
-            for expected in (0, 1):  # while the first is on its way
-                try:
-                    begun.append(log.begin_append([b"y"], expected_offset=expected)[1])
-                except UnexpectedOffset as refused:
-                    outcomes.append((refused.expected, refused.actual))
-            return [*outcomes, *[await future for future in begun]]
+            # The second and the third come while the first is on its way.
+            expected = ((b"x", 0), (b"-", 0), (b"y", 1))
+            begun = [log.begin_append([value], expected_offset=offset)[1] for value, offset in expected]
+            found = await asyncio.gather(*begun, return_exceptions=True)
+            return [
+                (each.expected, each.actual) if isinstance(each, UnexpectedOffset) else each for each in found
+            ]
 
-        assert call(cluster, leader, race) == [(0, 1), 0, 1]
+        assert call(cluster, leader, race) == [0, (0, 1), 1]
         assert values(cluster, leader, 0, 2) == [b"x", b"y"]
 
 
@@ -117,6 +117,22 @@ def test_a_follower_refuses_and_names_the_leader_with_its_address(tmp_path: Path
             append(cluster, follower, b"x")
 
         assert (refused.value.leader_id, refused.value.leader_addr) == (leader, cluster.addresses[leader])
+
+
+def test_a_leader_that_is_cut_off_refuses_nothing_by_a_log_that_may_not_count_any_more(
+    tmp_path: Path,
+) -> None:
+    with Cluster(tmp_path) as cluster:
+        old = cluster.wait_for_leader()
+        append(cluster, old, b"x")
+        cluster.partition([old])
+        cluster.wait_until(lambda: cluster.leader() not in (None, old), "nobody else leads")
+        append(cluster, cluster.wait_for_leader(), b"y")
+
+        with pytest.raises(NotLeader):
+            call(cluster, old, lambda log: log.append_batch([b"z"], expected_offset=2))
+        with pytest.raises(NotLeader):
+            append_batch(cluster, old, idempotent(P, 0, 7, b"z"))
 
 
 def test_a_batch_that_is_damaged_or_empty_is_refused_and_changes_nothing(tmp_path: Path) -> None:
