@@ -93,8 +93,8 @@ class ServerConfig(BaseSettings):
         default=False, group="Node",
     )  # fmt: skip
     join_addrs: Addresses = _key(
-        "Addresses for clients of servers of a cluster that is to let this one in. Without these, --bootstrap and "
-        "peers a new server waits until somebody joins it (`raftlog join`).", (), group="Node",
+        "Addresses (--rpc-port) of members that are to let this server into their cluster. Without these, --bootstrap "
+        "and peers a new server waits until somebody joins it (`raftlog join`).", (), group="Node",
     )  # fmt: skip
     peers: Peers = _key(
         "All members of a new cluster, in a file only: a list of pid, name, ip_address, domain, port.", (),
@@ -111,7 +111,7 @@ class ServerConfig(BaseSettings):
     )  # fmt: skip
     rpc_port: Port = _key("Port for clients and other servers.", 8400, group="Addresses")
     rpc_advertise_addr: OptionalAddress = _key(
-        "Host and port that clients are told to use. Not set: those that are listened on, with the host's name "
+        "Host and port that clients and other servers are told to use. Not set: those that are listened on, with the host's name "
         "where that is every interface.", group="Addresses",
     )  # fmt: skip
     health_host: str = _key("Interface of --health-port.", "127.0.0.1", group="Addresses", min_length=1)

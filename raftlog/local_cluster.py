@@ -183,9 +183,14 @@ def local_cluster(
     """
     cluster = LocalCluster(folder)
     cluster.create(nodes, settings)
+    try:
+        cluster.start()
+        cluster.wait_for_leader()
+    except BaseException:
+        for server in cluster.servers.values():
+            server.kill()
+        raise
     with ExitStack() as stack:
         for server in cluster.servers.values():
             stack.callback(server.stop)
-        cluster.start()
-        cluster.wait_for_leader()
         yield cluster

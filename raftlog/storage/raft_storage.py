@@ -64,7 +64,6 @@ class RaftStorage:
         # A cluster's retention goes through the log, so that all nodes agree on what exists.
         config = replace(
             config,
-            sync="always",
             retention_bytes_max=None,
             retention_age_ms_max=None,
             retention_records_max=None,
