@@ -111,8 +111,8 @@ class ServerConfig(BaseSettings):
     )  # fmt: skip
     rpc_port: Port = _key("Port for clients and other servers.", 8400, group="Addresses")
     rpc_advertise_addr: OptionalAddress = _key(
-        "Host and port that clients and other servers are told to use. Not set: those that are listened on, with the host's name "
-        "where that is every interface.", group="Addresses",
+        "Host and port that clients and other servers are told to use. Not set: those that are listened on, with the "
+        "host's name where that is every interface.", group="Addresses",
     )  # fmt: skip
     health_host: str = _key("Interface of --health-port.", "127.0.0.1", group="Addresses", min_length=1)
     health_port: OptionalPort = _key(
