@@ -218,7 +218,9 @@ class Agent:
         try:
             asked = self._others(directory)
             if asked:
-                answer = await self._joining(directory).ask(asked, directory.directory_id)
+                answer = await self._joining(directory).ask(
+                    asked, directory.directory_id, directory.cluster_id
+                )
                 directory.join(answer.cluster_id)  # nothing is left to do if its leader has called meanwhile
                 links.set_cluster(answer.cluster_id)
                 addresses = {NodeId(member.id): member.rpc_addr for member in answer.members}

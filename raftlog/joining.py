@@ -105,21 +105,23 @@ class Joining:
     def _connect(self, address: str) -> Connection:
         return Connection(address, None if self._tls is None else channel_credentials(self._tls))
 
-    async def ask(self, addresses: Sequence[str], directory_id: str) -> cluster_pb2.JoinResponse:
+    async def ask(
+        self, addresses: Sequence[str], directory_id: str, cluster_id: str
+    ) -> cluster_pb2.JoinResponse:
         """Ask them in turn until one lets us in; tries for ever, and says in the log why it has to."""
         while True:
             for address in addresses:
                 try:
-                    return await self._ask(address, directory_id)
+                    return await self._ask(address, directory_id, cluster_id)
                 except grpc.aio.AioRpcError as error:
                     log.warning("not let in yet", asked=address, reason=str(failure(error)))
             await asyncio.sleep(ASK_AGAIN_S)
 
-    async def _ask(self, address: str, directory_id: str) -> cluster_pb2.JoinResponse:
+    async def _ask(self, address: str, directory_id: str, cluster_id: str) -> cluster_pb2.JoinResponse:
         connection = self._connect(address)
         try:
             request = cluster_pb2.JoinRequest(
-                id=self._node, rpc_addr=self._address, directory_id=directory_id
+                id=self._node, rpc_addr=self._address, directory_id=directory_id, cluster_id=cluster_id
             )
             answer: cluster_pb2.JoinResponse = await connection.cluster.Join(request, timeout=CALL_S_MAX)
             return answer
@@ -147,6 +149,6 @@ class Joining:
 
     async def _announce(self, leader: str, replica: Replica) -> None:
         try:
-            await self._ask(leader, replica.directory_id)
+            await self._ask(leader, replica.directory_id, replica.cluster_id)
         except grpc.aio.AioRpcError as error:  # the next look asks again
             log.debug("not announced yet", asked=leader, reason=str(failure(error)))

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 from logstore import RawEntry
-from raftlog.errors import InvalidRequest, NotLeader
+from raftlog.errors import InvalidRequest, MembershipRefused, NotLeader
 from raftlog.net.addresses import split_address
 from raftlog.pb.raftlog.v1 import cluster_pb2 as pb
 from raftlog.server.call import OBJECT, Access, Call, Leader
@@ -127,6 +127,12 @@ class ClusterService:
             self._may(call, "admin")
         _check_name("id", request.id)
         _check_address(request.rpc_addr)
+
+        own = self._log.status().cluster_id
+        if request.cluster_id not in ("", own):
+            raise MembershipRefused(
+                f"{request.id} has data of cluster {request.cluster_id}, this is {own}: give it an empty data directory"
+            )
 
         async def join() -> pb.JoinResponse:
             await self._log.join(request.id, request.rpc_addr, request.directory_id)

@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 
 from logstore import Kind, RawEntry
-from raftlog.errors import InvalidRequest, NotCaughtUp, NotLeader, PermissionDenied, Unauthenticated
+from raftlog.errors import (
+    InvalidRequest,
+    MembershipRefused,
+    NotCaughtUp,
+    NotLeader,
+    PermissionDenied,
+    Unauthenticated,
+)
 from raftlog.pb.raftlog.v1 import cluster_pb2 as pb
 from raftlog.server.call import Access, Call
 from raftlog.server.cluster_service import NAME_BYTES_MAX, ClusterService
@@ -258,3 +265,12 @@ def test_entries_are_for_servers_and_administrators(log: FakeClusterLog) -> None
         assert [one async for one in service_of(log).fetch_entries(request, ROOT)] == []
 
     run(scenario())
+
+
+def test_a_server_with_data_of_another_cluster_is_refused_and_nothing_changes(log: FakeClusterLog) -> None:
+    request = pb.JoinRequest(id="two", rpc_addr="two:8400", cluster_id="another")
+
+    with pytest.raises(MembershipRefused, match="has data of cluster another, this is cluster"):
+        run(service_of(log).join(request, PEER))
+
+    assert log.asked == []

@@ -27,22 +27,26 @@ class JoinRequest(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     RPC_ADDR_FIELD_NUMBER: _builtins.int
     DIRECTORY_ID_FIELD_NUMBER: _builtins.int
+    CLUSTER_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """node name"""
     rpc_addr: _builtins.str
     """host:port that servers and clients reach it at"""
     directory_id: _builtins.str
     """uuid of its data directory; empty when an operator asks, then it is learned at the handshake"""
+    cluster_id: _builtins.str
+    """that its data are of; empty if it has none. A server of another cluster is refused"""
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         rpc_addr: _builtins.str = ...,
         directory_id: _builtins.str = ...,
+        cluster_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["directory_id", b"directory_id", "id", b"id", "rpc_addr", b"rpc_addr"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "directory_id", b"directory_id", "id", b"id", "rpc_addr", b"rpc_addr"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
