@@ -72,7 +72,7 @@ class Cluster:
     # ── start and end ───────────────────────────────────────────────────────────────────────────────
 
     def __enter__(self) -> Self:
-        self._ports = ReservedPorts(len(self.nodes))
+        self._ports = ReservedPorts(0 for _ in self.nodes)
         try:
             self._configs = self._make_configs(self._ports.numbers)
             self._start(self.nodes)

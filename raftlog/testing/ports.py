@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterable
 from typing import Self
 
 
 class ReservedPorts:
-    """Free ports of the loopback interface, given to nobody else until `close`.
+    """Ports of the loopback interface, given to nobody else until `close`. 0 stands for any that is free.
 
     Each is held by a socket that is bound and does not listen: the system then neither gives the port to those who
     want any nor takes it for an outgoing connection, and lets servers listen that, as ours do, set SO_REUSEADDR.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, ports: Iterable[int]) -> None:
         self._sockets: list[socket.socket] = []
         try:
-            for _ in range(count):
+            for port in ports:
                 self._sockets.append(held := socket.socket())
                 held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                held.bind(("127.0.0.1", 0))
+                held.bind(("127.0.0.1", port))
         except BaseException:
             self.close()
             raise

@@ -1,0 +1,93 @@
+"""Servers in processes of their own, and what they say of their cluster."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Final
+
+from raftlog import Client
+from raftlog.client.answers import Server
+from raftlog.errors import RaftlogError
+from raftlog.local_cluster import LocalCluster
+from raftlog.testing.ports import ReservedPorts
+from tests.raftlog.cluster.load import LOOK_S, WAIT_S_MAX, Load
+
+SETTINGS: Final[Mapping[str, object]] = {
+    "heartbeat-interval-ms": 100, "election-timeout-ms-min": 600, "election-timeout-ms-max": 1200,
+    "dial-timeout-ms": 2000, "stop-grace-ms": 2000, "disk-reserve-bytes": 1 << 20, "log-level": "debug",
+}  # fmt: skip
+
+
+class Servers(LocalCluster):
+    """A cluster that tests break. Its servers' ports stay theirs while they are down."""
+
+    def load(self) -> Load:
+        return Load(list(self.addresses.values()), self.tls)
+
+    def require_sound(self, load: Load) -> None:
+        """Stop the load, and fail unless all clients were told the truth and nobody was told of a failure."""
+        load.stop()
+        assert load.findings(list(self.addresses.values())) == []
+        assert load.acknowledged and load.consumed
+
+    def members(self) -> dict[str, Server]:
+        """By name, as one of the servers has them; empty if none can be asked."""
+        try:
+            with Client(list(self.addresses.values()), tls=self.tls, timeout_s=2.0) as client:
+                return {server.name: server for server in client.servers()}
+        except RaftlogError:
+            return {}
+
+    def leader(self, *, other_than: str = "") -> str:
+        """Its name, once there is one that runs."""
+        found: list[str] = []
+
+        def is_found() -> bool:
+            found[:] = [
+                name for name, server in self.members().items() if server.is_leader and name != other_than
+            ]
+            return bool(found)
+
+        self.wait_until(is_found, "nobody leads")
+        return found[0]
+
+    def follower(self) -> str:
+        leader = self.leader()
+        return next(name for name in self.servers if name != leader)
+
+    def wait_for_voters(self, *names: str) -> None:
+        """Return when these are the members, and all are voters."""
+
+        def are_voters() -> bool:
+            members = self.members()
+            return members.keys() == set(names) and all(each.is_voter for each in members.values())
+
+        self.wait_until(are_voters, f"{', '.join(names)} are not the voters")
+
+    def wait_until(self, condition: Callable[[], bool], trouble: str) -> None:
+        deadline = time.monotonic() + WAIT_S_MAX
+        while not condition():
+            assert time.monotonic() < deadline, f"{trouble}: {self.members()}"
+            time.sleep(LOOK_S)
+
+    def restart(self, name: str) -> None:
+        server = self.servers[name]
+        server.start()
+        _ = server.address
+
+
+@contextmanager
+def serving(folder: Path, nodes: int, settings: Mapping[str, object] | None = None) -> Iterator[Servers]:
+    """A new cluster that has a leader, for as long as the context lasts."""
+    servers = Servers(folder)
+    servers.create(nodes, {**SETTINGS, **(settings or {})})
+    with ExitStack() as stack:
+        ports = [int(address.rpartition(":")[2]) for address in servers.addresses.values()]
+        stack.enter_context(ReservedPorts(ports))
+        stack.callback(lambda: [server.kill() for server in servers.servers.values()])
+        servers.start()
+        servers.wait_for_leader()
+        yield servers
