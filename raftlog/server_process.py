@@ -28,6 +28,7 @@ from raftlog.errors import RaftlogError
 START_S_MAX: Final = 60.0
 STOP_S_MAX: Final = 30.0
 LOOK_S: Final = 0.02  # between two looks at what a server says, or whether it has ended
+LOCK_S_MAX: Final = 5.0  # for a process that has locked its data to say which it is
 TAIL_LINES_MAX: Final = 20  # of the server's log, shown when it fails
 LOG_BYTES_MAX: Final = (
     16 * 1024 * 1024
@@ -71,12 +72,18 @@ def read_settings(folder: Path) -> dict[str, Any]:
 def process_of(folder: Path) -> int | None:
     """Id of the process that uses the data in `folder`, whoever started it; None if there is none."""
     path = folder / DATA / "LOCK"
-    if not path.exists():
-        return None
-    try:
-        OsFileSystem().lock(str(path)).close()
-    except LogLocked as locked:
-        return locked.pid
+    deadline = time.monotonic() + LOCK_S_MAX
+    while path.exists():
+        try:
+            OsFileSystem().lock(str(path)).close()
+        except LogLocked as locked:
+            if locked.pid is not None:
+                return locked.pid
+            if time.monotonic() > deadline:
+                raise ServerFailed(f"{path} is held by a process that does not say which it is") from locked
+            time.sleep(LOOK_S)  # it is about to write its id
+        else:
+            return None
     return None
 
 
@@ -209,7 +216,11 @@ class ServerProcess:
         except subprocess.TimeoutExpired:
             self.kill()
             raise ServerFailed(f"the server did not stop within {STOP_S_MAX:.0f} s\n{self.tail}") from None
-        if code not in (0, -signal.SIGKILL, -signal.SIGTERM):  # the last: it had not begun to listen to signals
+        if code not in (
+            0,
+            -signal.SIGKILL,
+            -signal.SIGTERM,
+        ):  # the last: it had not begun to listen to signals
             raise ServerFailed(f"the server ended with exit code {code}\n{self.tail}")
 
     def leave_running(self) -> None:

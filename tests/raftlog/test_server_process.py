@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from logstore.filesystem import OsFileSystem
 from raftlog import server_process
 from raftlog.client.client import Client
 from raftlog.local_cluster import LocalCluster, NoCluster, free_ports
@@ -124,6 +125,23 @@ def test_a_long_log_of_a_server_begins_anew_and_one_old_one_is_kept(
     assert server.address
     assert log.with_name(f"{LOG}.1").read_text() == "x" * 11
     assert b"x" * 11 not in log.read_bytes()
+
+
+def test_data_that_are_held_by_nobody_known_are_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_process, "LOCK_S_MAX", 0.05)
+    path = tmp_path / server_process.DATA / "LOCK"
+    path.parent.mkdir()
+    path.touch()
+    assert process_of(tmp_path) is None
+    lock = OsFileSystem().lock(str(path))
+    assert process_of(tmp_path) == os.getpid()
+
+    path.write_text("")
+    with pytest.raises(ServerFailed, match="does not say which"):
+        process_of(tmp_path)
+    lock.close()
 
 
 def test_settings_that_are_none_are_refused(tmp_path: Path) -> None:
