@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from bench import mutants, opening, raft, server, simulation
-from bench.report import DOCUMENTS, RESULTS, filled_in
+from bench import cluster, mutants, opening, raft, server, simulation
+from bench.report import DOCUMENTS, RESULTS, cluster_table, filled_in, merged
 from logstore.benchmark.cases import Bench
 from logstore.benchmark.measure import Series, as_json
 from logstore.benchmark.subjects import available
@@ -43,6 +43,38 @@ def server_command(runs: Runs = 5, seconds: Seconds = 3.0, folder: Folder = Path
 def opening_command(runs: Runs = 5, gigabytes: int = 10, folder: Folder = Path()) -> None:
     """Opening a log with many sealed segments, and the memory it takes to scan it."""
     report("opening", opening.measure(folder, runs=runs, gigabytes=gigabytes))
+
+
+@app.command("cluster")
+def cluster_command(
+    runs: Runs = 5,
+    folder: Folder = Path(),
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help=f"One of {', '.join(cluster.CASES)}; only these are recorded anew."),
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Little of everything, once; not recorded.")] = False,
+    gigabytes: Annotated[
+        int, typer.Option(min=2, help="Of traffic while memory is watched.")
+    ] = cluster.FULL.gigabytes,
+    kills: Annotated[int, typer.Option(min=1, help="Of the leader, by SIGKILL.")] = cluster.FULL.kills,
+) -> None:
+    """Three servers with TLS and one Python client: rates, times, what it costs, and time without a leader."""
+    unknown = sorted(set(only or ()) - cluster.CASES.keys())
+    if unknown:
+        raise typer.BadParameter(
+            f"there is no case {', '.join(unknown)}; choose from {', '.join(cluster.CASES)}"
+        )
+    sizes = cluster.QUICK if quick else cluster.FULL._replace(gigabytes=gigabytes, kills=kills)
+    series = cluster.measure(
+        folder, only or (), runs=1 if quick else runs, sizes=sizes,
+        tell=lambda text: errors.print(text, highlight=False),
+    )  # fmt: skip
+    measured = as_json(series)
+    for line in cluster_table(measured):
+        print(line)
+    if not quick:
+        write("cluster", merged(RESULTS / "cluster.json", measured) if only else measured)
 
 
 @app.command("raft")

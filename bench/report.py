@@ -26,6 +26,17 @@ def filled_in(document: str) -> str:
     return MARKED.sub(table, document)
 
 
+def merged(recorded: Path, found: dict[str, Any]) -> dict[str, Any]:
+    """What was recorded, with the cases that were measured again in the place of what they were."""
+    if not recorded.exists():
+        return found
+    content: dict[str, Any] = json.loads(recorded.read_text())
+    cases = {one["case"] for one in found["results"]}
+    kept = [one for one in content["results"] if one["case"] not in cases]
+    again = {"time": found["machine"]["time"], "command": found["machine"]["command"]}
+    return {**content, "again": [*content.get("again", ()), again], "results": [*kept, *found["results"]]}
+
+
 def lines_of(name: str) -> Iterator[str]:
     measured = json.loads((RESULTS / f"{name}.json").read_text())
     machine = measured["machine"]
@@ -33,6 +44,8 @@ def lines_of(name: str) -> Iterator[str]:
         f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']:.0f} GiB, {machine['system']}, "
         f"Python {machine['python']}; {machine['time'][:10]}; `{machine['command']}`"
     )
+    for again in measured.get("again", ()):
+        yield f"Measured again: {again['time'][:10]}; `{again['command']}`"
     yield ""
     yield from _TABLES.get(name, _rates)(measured)
 
@@ -47,6 +60,17 @@ def _rates(measured: dict[str, Any]) -> Iterator[str]:
         ratio = "" if one is first or not first["median"] else f"{one['median'] / first['median']:.2f}"
         numbers = " | ".join(shown(one[key]) for key in ("median", "min", "max"))
         yield f"| {one['case']} | {one['subject']} | {one['unit']} | {one['durability']} | {numbers} | {ratio} |"
+
+
+def cluster_table(measured: dict[str, Any]) -> Iterator[str]:
+    """In the order in which it was measured."""
+    yield "| case | of what | unit | survives | values | median | min | max |"
+    yield "|---|---|---|---|---:|---:|---:|---:|"
+    for one in measured["results"]:
+        numbers = " | ".join(shown(one[key]) for key in ("median", "min", "max"))
+        yield (
+            f"| {one['case']} | {one['subject']} | {one['unit']} | {one['durability']} | {len(one['runs'])} | {numbers} |"
+        )
 
 
 def _simulated(measured: dict[str, Any]) -> Iterator[str]:
@@ -86,5 +110,5 @@ def _mutants(measured: dict[str, Any]) -> Iterator[str]:
 
 
 _TABLES: Final[dict[str, Callable[[dict[str, Any]], Iterator[str]]]] = {
-    "mutants": _mutants, "pysyncobj": _simulated, "simulation": _simulated,
+    "cluster": cluster_table, "mutants": _mutants, "pysyncobj": _simulated, "simulation": _simulated,
 }  # fmt: skip

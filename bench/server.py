@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import subprocess
 import sys
 import tempfile
@@ -13,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
+from bench.processes import processor_s
 from logstore import Log
 from logstore.benchmark.measure import Series, rate, warm_memory
 from raftlog import AsyncClient, Client, TlsFiles
@@ -31,7 +31,6 @@ BATCH = [VALUE] * 1000
 CALLS_IN_FLIGHT = 64
 TAILS = 100
 CASE_OF_UNIT = {"calls/s": "unary_produce", "us/call": "unary_produce_processor"}
-TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 def measure(folder: Path, *, runs: int, seconds: float) -> list[Series]:
@@ -189,9 +188,3 @@ def idle_tails(address: str, process_id: int, tls: TlsFiles, seconds: float) -> 
 async def first_of(client: AsyncClient, start: int) -> None:
     async for _ in client.follow(start):
         return
-
-
-def processor_s(process_id: int) -> float:
-    """Processor time of a process so far, user and system."""
-    fields = Path(f"/proc/{process_id}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
