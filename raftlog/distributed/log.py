@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from typing import Final
 
-from logstore import Config, CorruptLog, LogClosed, OffsetOutOfRange, RawEntry, Record
+from logstore import MIB, Config, CorruptLog, LogClosed, OffsetOutOfRange, RawEntry, Record, RecordBatch
 from logstore.reading import Frames
 from raftlog.distributed.appends import Appends
 from raftlog.distributed.frames import Batch, Value
@@ -159,11 +159,21 @@ class DistributedLog:
 
     def frames(self, start: int | None = None, end: int | None = None, *, bytes_max: int) -> Iterator[Frames]:
         """Frames with the records start..end-1, as `logstore.Log.frames`."""
+        start, end = self._range(start, end)
+        return self._readable(self._log.frames(start, end, bytes_max=bytes_max), start)
+
+    def batches(
+        self, start: int | None = None, end: int | None = None, *, bytes_max: int = MIB
+    ) -> Iterator[RecordBatch]:
+        """The records start..end-1, batch by batch as they were appended, as columns without a copy."""
+        start, end = self._range(start, end)
+        return self._log.batches(start, end, bytes_max=bytes_max)
+
+    def _range(self, start: int | None, end: int | None) -> tuple[int, int]:
         start = self.start if start is None else start
-        end = self.end if end is None else min(end, self.end)
         if not self.start <= start <= self.end:
             raise OffsetOutOfRange(start, self.start, self.end)
-        return self._readable(self._log.frames(start, end, bytes_max=bytes_max), start)
+        return start, self.end if end is None else min(end, self.end)
 
     def _readable(self, found: Iterator[Frames], start: int) -> Iterator[Frames]:
         try:

@@ -73,3 +73,15 @@ def test_who_waits_on_a_follower_is_woken_by_a_record_that_is_committed_elsewher
         append(cluster, leader, b"x")
 
         assert future.result(20) == 1
+
+
+def test_batches_are_read_as_they_were_appended_up_to_what_is_committed(tmp_path: Path) -> None:
+    with steady(tmp_path) as cluster:
+        leader = cluster.wait_for_leader()
+        append(cluster, leader, b"a", b"b")
+        append(cluster, leader, b"c")
+
+        found = look(cluster, leader, lambda log: [batch.to_pylist() for batch in log.batches(1)])
+        assert found == [[b"b"], [b"c"]]
+        with pytest.raises(OffsetOutOfRange):
+            look(cluster, leader, lambda log: list(log.batches(4)))
