@@ -28,6 +28,7 @@ log = get_logger(__name__)
 CALL_S_MAX: Final = 15.0  # for a join: the leader has to commit it
 ASK_AGAIN_S: Final = 1.0
 ANNOUNCE_INTERVAL_S: Final = 0.5
+LEADER_S_MAX: Final = 2.0  # without a word from one it may be that nobody knows where this server is
 STATUS_S_MAX: Final = 2.0  # for one that may not be there
 
 _STATIC: Final = uuid.UUID(
@@ -128,27 +129,42 @@ class Joining:
         finally:
             await connection.close()
 
-    async def keep_announced(self, replica: Replica) -> None:
+    async def keep_announced(self, replica: Replica, others: Sequence[str]) -> None:
         """See to it that the list of members says where this server is and which directory it has.
 
         Needed after its address or its disk has changed, or if it was joined by somebody who did not know its directory.
-        Ends never.
+        One that knows no members, because it was ended after its data was set aside, asks `others` to let it in. Ends
+        never.
         """
+        while not replica.applier.views.members.configuration.members:
+            await self._ask_in_turn(others, replica.directory_id)
+            await replica.wait_for_change(ASK_AGAIN_S)
         while True:
             members = replica.applier.views.members
             is_told = members.get(replica.id) == Member(self._address, replica.directory_id)
             # Who was removed is not to come back by itself.
             if not is_told and replica.id in members.configuration.members and replica.failure is None:
-                leader = await replica.wait_for_leader()
-                known = replica.applier.views.members.get(leader)
-                if leader == replica.id:
-                    await self._announce(self._address, replica)
-                elif known is not None and known.address:
-                    await self._announce(known.address, replica)
+                for address in await self._who_can_tell(replica):
+                    await self._announce(address, replica)
             await replica.wait_for_change(ANNOUNCE_INTERVAL_S)
 
-    async def _announce(self, leader: str, replica: Replica) -> None:
+    async def _who_can_tell(self, replica: Replica) -> list[str]:
+        """The leader's address; if none is heard of, those of all others: who has moved is looked for where it was."""
         try:
-            await self._ask(leader, replica.directory_id, replica.cluster_id)
+            async with asyncio.timeout(LEADER_S_MAX):
+                leader = await replica.wait_for_leader()
+        except TimeoutError:
+            members = replica.applier.views.members.known
+            return [
+                member.address for node, member in members.items() if node != replica.id and member.address
+            ]
+        known = replica.applier.views.members.get(leader)
+        if leader == replica.id:
+            return [self._address]
+        return [known.address] if known is not None and known.address else []
+
+    async def _announce(self, address: str, replica: Replica) -> None:
+        try:
+            await self._ask(address, replica.directory_id, replica.cluster_id)
         except grpc.aio.AioRpcError as error:  # the next look asks again
-            log.debug("not announced yet", asked=leader, reason=str(failure(error)))
+            log.debug("not announced yet", asked=address, reason=str(failure(error)))
