@@ -12,6 +12,7 @@ from raftlog import Client
 from raftlog.client.answers import Server
 from raftlog.errors import RaftlogError
 from raftlog.local_cluster import LocalCluster
+from raftlog.server_process import read_settings, write_settings
 from raftlog.testing.ports import ReservedPorts
 from tests.raftlog.cluster.load import LOOK_S, WAIT_S_MAX, Load
 
@@ -25,18 +26,18 @@ class Servers(LocalCluster):
     """A cluster that tests break. Its servers' ports stay theirs while they are down."""
 
     def load(self) -> Load:
-        return Load(list(self.addresses.values()), self.tls)
+        return Load(list(self.advertised.values()), self.tls)
 
     def require_sound(self, load: Load) -> None:
         """Stop the load, and fail unless all clients were told the truth and nobody was told of a failure."""
         load.stop()
-        assert load.findings(list(self.addresses.values())) == []
+        assert load.findings(list(self.advertised.values())) == []
         assert load.acknowledged and load.consumed
 
     def members(self) -> dict[str, Server]:
         """By name, as one of the servers has them; empty if none can be asked."""
         try:
-            with Client(list(self.addresses.values()), tls=self.tls, timeout_s=2.0) as client:
+            with Client(list(self.advertised.values()), tls=self.tls, timeout_s=2.0) as client:
                 return {server.name: server for server in client.servers()}
         except RaftlogError:
             return {}
@@ -73,6 +74,25 @@ class Servers(LocalCluster):
             assert time.monotonic() < deadline, f"{trouble}: {self.members()}"
             time.sleep(LOOK_S)
 
+    def kill_all(self) -> None:
+        for server in self.servers.values():
+            server.kill()
+
+    def settle(self, name: str, **settings: object) -> None:
+        """Change settings of a server that does not run."""
+        folder = self.servers[name].folder
+        changed = {key.replace("_", "-"): value for key, value in settings.items()}
+        write_settings(folder, self.certs, {**read_settings(folder), **changed})
+
+    @property
+    def advertised(self) -> dict[str, str]:
+        """Where clients and other servers are told that they are, by name."""
+        settings = {name: read_settings(server.folder) for name, server in self.servers.items()}
+        return {
+            name: settings[name].get("rpc-advertise-addr", address)
+            for name, address in self.addresses.items()
+        }
+
     def restart(self, name: str) -> None:
         server = self.servers[name]
         server.start()
@@ -80,14 +100,17 @@ class Servers(LocalCluster):
 
 
 @contextmanager
-def serving(folder: Path, nodes: int, settings: Mapping[str, object] | None = None) -> Iterator[Servers]:
-    """A new cluster that has a leader, for as long as the context lasts."""
+def serving(
+    folder: Path, nodes: int, *, prepare: Callable[[Servers], None] = lambda servers: None
+) -> Iterator[Servers]:
+    """A new cluster that has a leader, for as long as the context lasts. `prepare` may change settings before."""
     servers = Servers(folder)
-    servers.create(nodes, {**SETTINGS, **(settings or {})})
+    servers.create(nodes, SETTINGS)
+    prepare(servers)
     with ExitStack() as stack:
         ports = [int(address.rpartition(":")[2]) for address in servers.addresses.values()]
         stack.enter_context(ReservedPorts(ports))
-        stack.callback(lambda: [server.kill() for server in servers.servers.values()])
+        stack.callback(servers.kill_all)
         servers.start()
         servers.wait_for_leader()
         yield servers
