@@ -268,7 +268,7 @@ class Agent:
 
         for work in (
             self._look_after(commit_log),
-            self._joining(directory).keep_announced(replica),
+            self._joining(directory).keep_announced(replica, self._others(directory)),
             self._remember_members(directory, replica),
         ):
             parts.push_async_callback(_cancel, asyncio.create_task(work))

@@ -110,13 +110,20 @@ class Joining:
         self, addresses: Sequence[str], directory_id: str, cluster_id: str
     ) -> cluster_pb2.JoinResponse:
         """Ask them in turn until one lets us in; tries for ever, and says in the log why it has to."""
-        while True:
-            for address in addresses:
-                try:
-                    return await self._ask(address, directory_id, cluster_id)
-                except grpc.aio.AioRpcError as error:
-                    log.warning("not let in yet", asked=address, reason=str(failure(error)))
+        while (answer := await self._ask_in_turn(addresses, directory_id, cluster_id)) is None:
             await asyncio.sleep(ASK_AGAIN_S)
+        return answer
+
+    async def _ask_in_turn(
+        self, addresses: Sequence[str], directory_id: str, cluster_id: str
+    ) -> cluster_pb2.JoinResponse | None:
+        """The first answer; None if nobody lets us in."""
+        for address in addresses:
+            try:
+                return await self._ask(address, directory_id, cluster_id)
+            except grpc.aio.AioRpcError as error:
+                log.warning("not let in yet", asked=address, reason=str(failure(error)))
+        return None
 
     async def _ask(self, address: str, directory_id: str, cluster_id: str) -> cluster_pb2.JoinResponse:
         connection = self._connect(address)
@@ -137,7 +144,7 @@ class Joining:
         never.
         """
         while not replica.applier.views.members.configuration.members:
-            await self._ask_in_turn(others, replica.directory_id)
+            await self._ask_in_turn(others, replica.directory_id, replica.cluster_id)
             await replica.wait_for_change(ASK_AGAIN_S)
         while True:
             members = replica.applier.views.members

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from raftlog.engine import NodeId
-from raftlog.errors import NodeFailed, NotLeader
 from raftlog.storage.data_directory import DataDirectory
 from raftlog.testing.cluster import Cluster
-from tests.raftlog.distributed.nodes import append, call, look, server_of, steady
+from tests.raftlog.distributed.nodes import append, look
 
 
 def test_a_server_that_ended_when_its_data_was_set_aside_is_let_in_at_its_next_start(tmp_path: Path) -> None:
