@@ -5,50 +5,108 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
+from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
-from typing import Final, Self
+from typing import Any, Final, Protocol, Self
 
-from logstore.filesystem import FileSystem
+from logstore.reading import SegmentSummary
 from raftlog.config import ServerConfig
-from raftlog.distributed.log import DistributedLog
-from raftlog.distributed.replica import Links, Replica, ReplicaConfig
 from raftlog.engine import NodeId
-from raftlog.errors import IdentityError, RaftlogError
+from raftlog.errors import RaftlogError
 from raftlog.front import Front
-from raftlog.joining import Joining
 from raftlog.net.addresses import host_and_port, is_wildcard
-from raftlog.net.handshake import Identity
 from raftlog.net.listener import Listener, ListenerLimits
-from raftlog.net.peer_links import LinkLimits, PeerLinks
 from raftlog.net.stream_layer import StreamLayer
-from raftlog.net.throttle import Throttle
-from raftlog.peer_entries import PeerEntries
-from raftlog.raft.log import LostEntries
-from raftlog.raft.messages import Message
-from raftlog.raft.storage import UnreadableEntries
+from raftlog.pysyncobj_engine import PySyncObjEngine
+from raftlog.raft_engine import RaftEngine
 from raftlog.runtime.logging import get_logger
 from raftlog.runtime.metrics import LogFigures, Metrics
 from raftlog.server.admin import AdminServer, make_app
+from raftlog.server.cluster_service import ClusterLog
 from raftlog.server.forwarding import Forwarder
 from raftlog.server.health import Health, start_health_server
 from raftlog.server.readiness import Readiness
-from raftlog.storage.data_directory import DataDirectory
-from raftlog.storage.hard_state import DamagedState
-from raftlog.storage.raft_storage import RaftStorage
 
 log = get_logger(__name__)
 
 LOOK_INTERVAL_S: Final = 0.5  # how soon the health check tells of a failure, or of a leader
-REMEMBER_INTERVAL_S: Final = 5.0  # at the latest, after a change of the members
 HAND_OVER_S_MAX: Final = 2.0  # for a leader that stops; then the others find out by themselves
-FIRST_LEADER_S: Final = (
-    2.0  # that a server waits for a leader at its start, before it says that it has started
-)
-ENTRY_OVERHEAD_BYTES: Final = 4096  # of a frame between servers, around one entry
 
 EXIT_REPLACED: Final = 3  # what it had was set aside: started again, it comes back as a learner
+
+
+class EngineLog(ClusterLog, Protocol):
+    """What the services need of a log, and its end."""
+
+    async def hand_over(self, timeout_s: float) -> None:
+        """If this server leads others, have one of them lead; not for longer than this."""
+        ...
+
+    async def close(self) -> None:
+        """Take part no more, and close the files. Twice is no error."""
+        ...
+
+
+class Engine(Protocol):
+    """What replicates the log of this server. Used once: `prepare`, `start`, if that gives no log `join`, then `work`.
+
+    What follows the methods that start it may be asked once there is a log.
+    """
+
+    @property
+    def cluster_id(self) -> str:
+        """Empty while this server is of no cluster; known once it is prepared."""
+        ...
+
+    async def prepare(self, address: str) -> None:
+        """Open the data, which are none yet, or begin a cluster if the settings say so. Others reach us at `address`.
+
+        IdentityError if they are another server's, ConfigError if the settings ask for what cannot be.
+        """
+        ...
+
+    async def start(self, stream_layer: StreamLayer) -> EngineLog | None:
+        """The log, if this server is a member of a cluster; None if it has to be let into one first."""
+        ...
+
+    async def join(self) -> EngineLog:
+        """Ask, or wait, until this server is let into a cluster, and return the log; for as long as that takes."""
+        ...
+
+    def work(self) -> Sequence[Coroutine[Any, Any, None]]:
+        """What is to go on beside, from when the log is served until that ends."""
+        ...
+
+    async def begin_to_lead(self) -> None:
+        """If nobody else has to be asked, return when this server leads, or soon."""
+        ...
+
+    async def wait_for_change(self, timeout_s: float) -> None:
+        """Return when one of the next three may have changed, at the latest after the timeout."""
+        ...
+
+    @property
+    def leader(self) -> NodeId | None: ...
+    @property
+    def failure(self) -> Exception | None:
+        """Why this server takes part no more; what is committed can still be read."""
+        ...
+
+    @property
+    def is_to_begin_anew(self) -> bool:
+        """Its data are not to be trusted: `close` sets them aside, and the next start is that of a learner."""
+        ...
+
+    def segments(self) -> Sequence[SegmentSummary]: ...
+
+    async def close(self) -> None:
+        """End whatever was started, and close the data."""
+        ...
+
+
+def make_engine(config: ServerConfig) -> Engine:
+    return PySyncObjEngine(config) if config.engine == "pysyncobj" else RaftEngine(config)
 
 
 class Agent:
@@ -57,14 +115,13 @@ class Agent:
     A new one that begins no cluster and knows none waits, listening, until it is joined to one; only then it serves.
     """
 
-    def __init__(self, config: ServerConfig, *, filesystem: FileSystem | None = None) -> None:
-        """`filesystem` holds the data; None: that of the operating system."""
+    def __init__(self, config: ServerConfig, engine: Engine | None = None) -> None:
+        """`engine` replicates the log; None: the one that the settings name."""
         self._config = config
-        self._filesystem = filesystem
+        self._engine = engine or make_engine(config)
         self._parts = AsyncExitStack()
-        self._log: DistributedLog | None = None
-        self._links: PeerLinks | None = None
-        self._member_of: asyncio.Future[str] | None = None  # cluster id, once there is one
+        self._listener: Listener | None = None
+        self._log: EngineLog | None = None
         self.health = Health()
         self.metrics = Metrics()
         self.rpc_port = 0  # those in use; 0: closed
@@ -86,20 +143,10 @@ class Agent:
         return host_and_port(socket.gethostname() if is_wildcard(host) else host, self.rpc_port)
 
     @property
-    def log(self) -> DistributedLog:
+    def log(self) -> EngineLog:
         """Once it is a member of a cluster."""
         assert self._log is not None, "it is not a member of a cluster yet"
         return self._log
-
-    @property
-    def is_member(self) -> bool:
-        """It has a log; before, it waits to be joined to a cluster."""
-        return self._log is not None
-
-    @property
-    def links(self) -> PeerLinks:
-        assert self._links is not None, "it is not started"
-        return self._links
 
     async def __aenter__(self) -> Self:
         try:
@@ -121,7 +168,7 @@ class Agent:
         self.metrics.serving.set_function(lambda: self.health.is_serving)
         await self._start_side_doors()
 
-        listener = Listener(
+        listener = self._listener = Listener(
             config.rpc_host,
             config.rpc_port,
             limits=ListenerLimits(
@@ -133,23 +180,21 @@ class Agent:
         parts.push_async_callback(listener.close)
         self.rpc_port = listener.port
         listener.start()  # until there is more, who calls is refused at once instead of waiting for an answer
-        directory = await asyncio.to_thread(
-            DataDirectory.open,
-            config.data_dir,
-            node_name=NodeId(config.node_name),
-            filesystem=self._filesystem,
+        engine = self._engine
+        parts.push_async_callback(engine.close)
+        await engine.prepare(self.advertised_address)
+        server_tls = config.server_tls()
+        stream_layer = StreamLayer(
+            listener, server_tls, config.peer_tls() or server_tls, peer_names=config.peer_names
         )
-        parts.push_async_callback(self._close_directory, directory)
-        is_member = await self._joining(directory).begin_cluster(directory, config)
-        links = self._links = await self._make_links(listener, directory)
-        commit_log = await self._open_log(directory, links) if is_member else None
+        parts.push_async_callback(stream_layer.close)
+        commit_log = await engine.start(stream_layer)
         if commit_log is not None:
-            await self._serve(listener, directory, commit_log)
+            await self._serve(listener, commit_log)
         else:
             self.health.set_serving(False, "waiting to be joined to a cluster")
-            self._note_started(directory, is_member=False)
-            joining = asyncio.create_task(self._join(listener, directory, links))
-            parts.push_async_callback(_cancel, joining)
+            self._note_started()
+            parts.push_async_callback(_cancel, asyncio.create_task(self._join(listener)))
 
     async def _start_side_doors(self) -> None:
         config, parts = self._config, self._parts
@@ -164,99 +209,20 @@ class Agent:
             self.health_port = probes.port
             parts.push_async_callback(probes.stop)
 
-    async def _make_links(self, listener: Listener, directory: DataDirectory) -> PeerLinks:
-        config, parts = self._config, self._parts
-        server_tls = config.server_tls()
-        stream_layer = StreamLayer(
-            listener, server_tls, config.peer_tls() or server_tls, peer_names=config.peer_names
-        )
-        parts.push_async_callback(stream_layer.close)
-        loop = asyncio.get_running_loop()
-        rate = config.catch_up_bytes_per_s
-        self._member_of = loop.create_future()
+    def _make_forwarder(self) -> Forwarder:
+        return Forwarder(self._config.peer_tls(), message_bytes_max=2 * self._config.message_bytes_max)
 
-        def become_member(cluster_id: str) -> None:
-            directory.join(cluster_id)
-            assert self._member_of is not None
-            if not self._member_of.done():
-                self._member_of.set_result(cluster_id)
-
-        links = PeerLinks(
-            directory.node_name,
-            Identity(
-                cluster_id=directory.cluster_id,
-                directory_id=directory.directory_id,
-                address=self.advertised_address,
-            ),
-            stream_layer,
-            {},
-            self._received,
-            self._unreachable,
-            on_cluster=become_member,
-            limits=LinkLimits(
-                bulk_frame_bytes_max=max(
-                    2 * config.raft_config().append_bytes_max, config.batch_bytes_max + ENTRY_OVERHEAD_BYTES
-                ),
-                dial_s_max=config.dial_timeout_ms / 1000,
-            ),
-            throttle=None if rate is None else Throttle(rate, loop.time),
-        )
-        parts.push_async_callback(links.close)
-        return links
-
-    def _received(self, sender: NodeId, message: Message) -> None:
-        if self._log is not None:
-            self._log.replica.received(sender, message)
-
-    def _unreachable(self, peer: NodeId) -> None:
-        if self._log is not None:
-            self._log.replica.unreachable(peer)
-
-    async def _join(self, listener: Listener, directory: DataDirectory, links: PeerLinks) -> None:
+    async def _join(self, listener: Listener) -> None:
         """Become a member of a cluster, by asking or by being called, and serve."""
-        assert self._member_of is not None
         try:
-            asked = self._others(directory)
-            if asked:
-                answer = await self._joining(directory).ask(
-                    asked, directory.directory_id, directory.cluster_id
-                )
-                directory.join(answer.cluster_id)  # nothing is left to do if its leader has called meanwhile
-                links.set_cluster(answer.cluster_id)
-                addresses = {NodeId(member.id): member.rpc_addr for member in answer.members}
-                await asyncio.to_thread(directory.remember_members, addresses)
-            else:
-                log.info(
-                    "waiting to be joined",
-                    hint=f"raftlog join {directory.node_name} {self.advertised_address}",
-                )
-                await self._member_of
-            commit_log = await self._open_log(directory, links)
-            if commit_log is None:
-                raise IdentityError(
-                    f"{directory.path}: what was just made there is damaged; look at the disk"
-                )
-            await self._serve(listener, directory, commit_log)
+            await self._serve(listener, await self._engine.join())
         except (RaftlogError, OSError) as error:
             log.error("cannot become a member", reason=str(error))
             self._end(1)
 
-    def _others(self, directory: DataDirectory) -> list[str]:
-        """Addresses of servers that may let this one in."""
-        config = self._config
-        peers = [peer.address for peer in config.peers if peer.name != config.node_name]
-        return list(config.join_addrs) or list(directory.members.values()) or peers
-
-    def _joining(self, directory: DataDirectory) -> Joining:
-        tls = self._config.peer_tls()
-        return Joining(tls, node=directory.node_name, address=self.advertised_address)
-
-    async def _serve(self, listener: Listener, directory: DataDirectory, commit_log: DistributedLog) -> None:
-        config, parts = self._config, self._parts
+    async def _serve(self, listener: Listener, commit_log: EngineLog) -> None:
+        config, parts, engine = self._config, self._parts, self._engine
         self._log = commit_log
-        parts.push_async_callback(commit_log.close)
-        replica = commit_log.replica
-        replica.on_failed = self._note_failed
         self._watch(commit_log)
 
         forwarder = self._make_forwarder()
@@ -266,76 +232,23 @@ class Agent:
         parts.push_async_callback(self._stop_serving, front, commit_log)
         listener.start()
 
-        for work in (
-            self._look_after(commit_log),
-            self._joining(directory).keep_announced(replica, self._others(directory)),
-            self._remember_members(directory, replica),
-        ):
+        for work in (self._look_after(), *engine.work()):
             parts.push_async_callback(_cancel, asyncio.create_task(work))
-        if replica.is_alone:
-            await replica.campaign_first()
-            await commit_log.wait_for_leader(FIRST_LEADER_S)
-        elif config.first_leader == replica.id:
-            parts.push_async_callback(_cancel, asyncio.create_task(replica.campaign_first()))
-        self._note_started(directory, is_member=True)
+        await engine.begin_to_lead()
+        self._note_started()
 
-    async def _open_log(self, directory: DataDirectory, links: PeerLinks) -> DistributedLog | None:
-        """The log of this server; None if it was not to be trusted: then it was set aside, and this server is to be
-        let in anew, as a learner."""
-        storage: RaftStorage | None = None
-        try:
-            storage = await asyncio.to_thread(directory.open_storage, self._config.log_config())
-            return self._make_log(directory, storage, links)
-        except (DamagedState, LostEntries, UnreadableEntries) as error:
-            if storage is not None:
-                await asyncio.to_thread(storage.close)
-            await _set_aside(directory, str(error))
-        identity = Identity(
-            cluster_id=directory.cluster_id,
-            directory_id=directory.directory_id,
-            address=self.advertised_address,
-        )
-        links.set_identity(identity)
-        return None
-
-    def _make_forwarder(self) -> Forwarder:
-        return Forwarder(self._config.peer_tls(), message_bytes_max=2 * self._config.message_bytes_max)
-
-    def _make_log(self, directory: DataDirectory, storage: RaftStorage, links: Links) -> DistributedLog:
-        config = self._config
-        replica = Replica(
-            directory.node_name,
-            storage,
-            links,
-            ReplicaConfig(
-                raft=replace(
-                    config.raft_config(),
-                    # More than the queue lets through, so that the core never refuses one record among others.
-                    uncommitted_bytes_max=2 * config.queue_bytes_max + config.batch_bytes_max,
-                ),
-                retention=config.log_config(),
-                retention_wait_s=config.retention_wait_ms / 1000,
-                snapshot_entries=config.snapshot_entries,
-                snapshot_bytes=config.snapshot_bytes,
-                disk_reserve_bytes=config.disk_reserve_bytes,
-            ),
-            cluster_id=directory.cluster_id,
-            directory_id=directory.directory_id,
-        )
-        return DistributedLog(replica, PeerEntries(config.peer_tls()))
-
-    def _note_started(self, directory: DataDirectory, *, is_member: bool) -> None:
-        config = self._config
-        state = {"start": self.log.start, "end": self.log.end} if is_member else {}
+    def _note_started(self) -> None:
+        config, commit_log = self._config, self._log
+        state = {} if commit_log is None else {"start": commit_log.start, "end": commit_log.end}
         log.info(
             "server started", node=config.node_name, rpc=self.rpc_address, health_port=self.health_port,
-            admin_port=self.admin_port, data_dir=str(config.data_dir), cluster=directory.cluster_id or None, **state,
+            admin_port=self.admin_port, data_dir=str(config.data_dir), cluster=self._engine.cluster_id or None, **state,
         )  # fmt: skip
 
     # ── while it runs ───────────────────────────────────────────────────────────────────────────────
 
-    def _watch(self, commit_log: DistributedLog) -> None:
-        segments = commit_log.replica.log.segments
+    def _watch(self, commit_log: EngineLog) -> None:
+        segments = self._engine.segments
         self.metrics.watch_log(
             LogFigures(
                 start=lambda: commit_log.start,
@@ -345,45 +258,27 @@ class Agent:
             )
         )
 
-    async def _look_after(self, commit_log: DistributedLog) -> None:
-        """Tell the health check whether there is a leader, and whether this server takes part."""
-        readiness = Readiness(self.health)
-        replica = commit_log.replica
-        while True:
-            failure = "" if replica.failure is None else str(replica.failure)
-            readiness.look(failure=failure, leader_id=replica.leader or "", now=time.monotonic())
-            await replica.wait_for_change(LOOK_INTERVAL_S)
+    async def _look_after(self) -> None:
+        """Tell the health check whether there is a leader, and whether this server takes part.
 
-    async def _remember_members(self, directory: DataDirectory, replica: Replica) -> None:
-        """Keep the members' addresses where the next start finds them without a log."""
+        One that does not goes on serving what is committed, unless its log is not to be trusted.
+        """
+        engine, readiness = self._engine, Readiness(self.health)
         while True:
-            known = replica.applier.views.members.known
-            addresses = {node: member.address for node, member in known.items() if node != replica.id}
-            if addresses:
-                try:
-                    await asyncio.to_thread(directory.remember_members, addresses)
-                except OSError as error:
-                    log.warning("members' addresses not kept", reason=str(error))
-            await replica.wait_for_change(REMEMBER_INTERVAL_S)
-
-    def _note_failed(self) -> None:
-        """The node takes part no more. It goes on serving what is committed, unless its log is not to be trusted."""
-        if self.log.replica.has_lost_entries:
-            self._end(EXIT_REPLACED)
+            failure = "" if engine.failure is None else str(engine.failure)
+            readiness.look(failure=failure, leader_id=engine.leader or "", now=time.monotonic())
+            if engine.is_to_begin_anew:
+                self._end(EXIT_REPLACED)
+            await engine.wait_for_change(LOOK_INTERVAL_S)
 
     def _end(self, code: int) -> None:
         assert self.failed is not None
         if not self.failed.done():
             self.failed.set_result(code)
 
-    async def _close_directory(self, directory: DataDirectory) -> None:
-        if self._log is not None and self._log.replica.has_lost_entries:
-            await _set_aside(directory, str(self._log.replica.failure))
-        await asyncio.to_thread(directory.close)
-
     # ── stopping ────────────────────────────────────────────────────────────────────────────────────
 
-    async def _stop_serving(self, front: Front, commit_log: DistributedLog) -> None:
+    async def _stop_serving(self, front: Front, commit_log: EngineLog) -> None:
         """Hand leadership over, take no more calls, let those that append finish, and end those that wait for records."""
         await commit_log.hand_over(HAND_OVER_S_MAX)
         stopping = asyncio.create_task(front.stop())
@@ -396,15 +291,6 @@ class Agent:
         log.info("server stopping")
         await self._parts.aclose()
         log.info("server stopped")
-
-
-async def _set_aside(directory: DataDirectory, reason: str) -> None:
-    folder = await asyncio.to_thread(directory.set_aside, reason)
-    log.error(
-        "this server cannot vote with what it has; it begins anew as a learner",
-        reason=reason,
-        set_aside=folder,
-    )
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

@@ -36,8 +36,8 @@ _STATIC: Final = uuid.UUID(
 )  # the namespace of clusters that begin from a list
 
 
-def _cluster_of(config: ServerConfig) -> str:
-    """The same on all servers that have the same list."""
+def cluster_of(config: ServerConfig) -> str:
+    """Id of a cluster that begins from a list of peers: the same on all servers that have the same list."""
     lines = sorted(f"{peer.name}={peer.address}" for peer in config.peers)
     return str(uuid.uuid5(_STATIC, "\n".join(lines)))
 
@@ -71,11 +71,11 @@ class Joining:
             return True
         if config.peers:
             others = [peer.address for peer in config.peers if peer.name != directory.node_name]
-            if await self._have_gone_on(others):
+            if await self.have_gone_on(others):
                 log.warning("the cluster has data and this server has none: it is to be let in anew")
                 return False
             members = {NodeId(peer.name): Member(peer.address, "") for peer in config.peers}
-            cluster_id = _cluster_of(config)
+            cluster_id = cluster_of(config)
             log.info("cluster begun from the list of peers", members=len(members))
         elif config.bootstrap:
             members = {directory.node_name: Member(self._address, directory.directory_id)}
@@ -86,22 +86,33 @@ class Joining:
         await asyncio.to_thread(directory.bootstrap, cluster_id, members, _first_views(members))
         return True
 
-    async def _have_gone_on(self, addresses: Sequence[str]) -> bool:
+    async def have_gone_on(self, addresses: Sequence[str]) -> bool:
         """Whether one of these servers is of a cluster that had a leader."""
+        found = await asyncio.gather(*map(self._status, addresses))
+        return any(status is not None and status.commit_index > FIRST_BASE.index for status in found)
 
-        async def has(address: str) -> bool:
-            connection = self._connect(address)
-            try:
-                status = await connection.cluster.GetStatus(
-                    cluster_pb2.GetStatusRequest(), timeout=STATUS_S_MAX
-                )
-            except grpc.aio.AioRpcError:
-                return False
-            finally:
-                await connection.close()
-            return bool(status.commit_index > FIRST_BASE.index)
+    async def find_cluster(self, addresses: Sequence[str]) -> cluster_pb2.GetStatusResponse:
+        """What the first of these servers that is a member of a cluster says of it; asks for ever."""
+        while True:
+            for address in addresses:
+                status = await self._status(address)
+                if status is not None and status.members:
+                    return status
+            log.warning("no cluster found yet", asked=", ".join(addresses))
+            await asyncio.sleep(ASK_AGAIN_S)
 
-        return any(await asyncio.gather(*map(has, addresses)))
+    async def _status(self, address: str) -> cluster_pb2.GetStatusResponse | None:
+        """None if the server does not answer."""
+        connection = self._connect(address)
+        try:
+            status: cluster_pb2.GetStatusResponse = await connection.cluster.GetStatus(
+                cluster_pb2.GetStatusRequest(), timeout=STATUS_S_MAX
+            )
+        except grpc.aio.AioRpcError:
+            return None
+        finally:
+            await connection.close()
+        return status
 
     def _connect(self, address: str) -> Connection:
         return Connection(address, None if self._tls is None else channel_credentials(self._tls))
@@ -110,14 +121,16 @@ class Joining:
         self, addresses: Sequence[str], directory_id: str, cluster_id: str
     ) -> cluster_pb2.JoinResponse:
         """Ask them in turn until one lets us in; tries for ever, and says in the log why it has to."""
-        while (answer := await self._ask_in_turn(addresses, directory_id, cluster_id)) is None:
+        while True:
+            answer = await self.ask_once(addresses, directory_id, cluster_id)
+            if answer is not None:
+                return answer
             await asyncio.sleep(ASK_AGAIN_S)
-        return answer
 
-    async def _ask_in_turn(
+    async def ask_once(
         self, addresses: Sequence[str], directory_id: str, cluster_id: str
     ) -> cluster_pb2.JoinResponse | None:
-        """The first answer; None if nobody lets us in."""
+        """The answer of the first that lets us in; None if nobody does."""
         for address in addresses:
             try:
                 return await self._ask(address, directory_id, cluster_id)
@@ -144,7 +157,7 @@ class Joining:
         never.
         """
         while not replica.applier.views.members.configuration.members:
-            await self._ask_in_turn(others, replica.directory_id, replica.cluster_id)
+            await self.ask_once(others, replica.directory_id, replica.cluster_id)
             await replica.wait_for_change(ASK_AGAIN_S)
         while True:
             members = replica.applier.views.members

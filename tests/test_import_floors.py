@@ -131,10 +131,25 @@ RULES = {
     "raftlog.peer_entries": Rule(
         (*BASE, *EMBED, *PB, "raftlog.client", "raftlog.engine", "raftlog.net.tls"), ("grpc",)
     ),
+    "raftlog.pysyncobj_home": Rule((*BASE, *EMBED, "raftlog.engine", "raftlog.storage"), ()),
+    "raftlog.raft_engine": Rule(
+        (
+            *BASE, *EMBED, "raftlog.config", "raftlog.distributed", "raftlog.engine", "raftlog.joining", "raftlog.net",
+            "raftlog.peer_entries", "raftlog.pysyncobj_home", "raftlog.raft", "raftlog.runtime.logging", "raftlog.storage",
+        ),
+        (),
+    ),
+    "raftlog.pysyncobj_engine": Rule(
+        (
+            *BASE, *EMBED, "raftlog.config", "raftlog.engine", "raftlog.joining", "raftlog.net", "raftlog.pysyncobj",
+            "raftlog.pysyncobj_home", "raftlog.raft.log", "raftlog.runtime.logging", "raftlog.storage.hard_state",
+        ),
+        (),
+    ),
     "raftlog.agent": Rule(
         (
-            *BASE, *EMBED, "raftlog.config", "raftlog.distributed", "raftlog.engine", "raftlog.front", "raftlog.joining",
-            "raftlog.net", "raftlog.peer_entries", "raftlog.raft", "raftlog.runtime", "raftlog.server", "raftlog.storage",
+            *BASE, *EMBED, "raftlog.config", "raftlog.engine", "raftlog.front", "raftlog.net", "raftlog.pysyncobj_engine",
+            "raftlog.raft_engine", "raftlog.runtime", "raftlog.server",
         ),
         (),
     ),
@@ -142,8 +157,8 @@ RULES = {
     "raftlog.testing": Rule(
         (
             *BASE, *EMBED, "raftlog.agent", "raftlog.client", "raftlog.config", "raftlog.config_peers",
-            "raftlog.distributed", "raftlog.engine", "raftlog.machines", "raftlog.net", "raftlog.raft", "raftlog.server",
-            "raftlog.storage",
+            "raftlog.distributed", "raftlog.engine", "raftlog.machines", "raftlog.net", "raftlog.raft", "raftlog.raft_engine",
+            "raftlog.server", "raftlog.storage",
         ),
         (),
         ("uvloop",),

@@ -1,0 +1,263 @@
+"""Raft, as the engine of one server: its data directory, how it comes into a cluster, its links, and its log."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
+from typing import Any, Final
+
+from logstore.filesystem import FileSystem, OsFileSystem
+from logstore.reading import SegmentSummary
+from raftlog.config import ServerConfig
+from raftlog.distributed.log import DistributedLog
+from raftlog.distributed.replica import Links, Replica, ReplicaConfig
+from raftlog.engine import NodeId
+from raftlog.errors import IdentityError, NodeFailed
+from raftlog.joining import Joining
+from raftlog.net.handshake import Identity
+from raftlog.net.peer_links import LinkLimits, PeerLinks
+from raftlog.net.stream_layer import StreamLayer
+from raftlog.net.throttle import Throttle
+from raftlog.peer_entries import PeerEntries
+from raftlog.pysyncobj_home import FOLDER as OTHER_FOLDER
+from raftlog.raft.log import LostEntries
+from raftlog.raft.messages import Message
+from raftlog.raft.storage import UnreadableEntries
+from raftlog.runtime.logging import get_logger
+from raftlog.storage.data_directory import DataDirectory
+from raftlog.storage.hard_state import DamagedState
+from raftlog.storage.raft_storage import RaftStorage
+
+log = get_logger(__name__)
+
+REMEMBER_INTERVAL_S: Final = 5.0  # at the latest, after a change of the members
+FIRST_LEADER_S: Final = 2.0  # that a server which is alone waits at its start until it leads
+ENTRY_OVERHEAD_BYTES: Final = 4096  # of a frame between servers, around one entry
+
+
+class RaftEngine:
+    """Implements raftlog.agent.Engine."""
+
+    def __init__(self, config: ServerConfig, *, filesystem: FileSystem | None = None) -> None:
+        """`filesystem` holds the data; None: that of the operating system."""
+        self._config = config
+        self._filesystem = filesystem
+        self._parts = AsyncExitStack()
+        self._address = ""  # where others reach this server
+        self._is_member = False  # of a cluster, as of the start
+        self._directory: DataDirectory | None = None
+        self._links: PeerLinks | None = None
+        self._log: DistributedLog | None = None
+        self._was_called = asyncio.Event()  # by a server of a cluster, which makes this one a member
+
+    # ── what it is ──────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def log(self) -> DistributedLog:
+        assert self._log is not None, "it is not a member of a cluster yet"
+        return self._log
+
+    @property
+    def has_log(self) -> bool:
+        """Before, it has to be let into a cluster."""
+        return self._log is not None
+
+    @property
+    def cluster_id(self) -> str:
+        return self._home.cluster_id
+
+    @property
+    def leader(self) -> NodeId | None:
+        return self.log.replica.leader
+
+    @property
+    def failure(self) -> NodeFailed | None:
+        return self.log.replica.failure
+
+    @property
+    def is_to_begin_anew(self) -> bool:
+        return self._log is not None and self._log.replica.has_lost_entries
+
+    def segments(self) -> Sequence[SegmentSummary]:
+        return self.log.replica.log.segments()
+
+    async def wait_for_change(self, timeout_s: float) -> None:
+        await self.log.replica.wait_for_change(timeout_s)
+
+    @property
+    def _home(self) -> DataDirectory:
+        assert self._directory is not None, "it is not prepared"
+        return self._directory
+
+    # ── starting ────────────────────────────────────────────────────────────────────────────────────
+
+    async def prepare(self, address: str) -> None:
+        config = self._config
+        place = f"{config.data_dir}/{OTHER_FOLDER}"
+        if (self._filesystem or OsFileSystem()).exists(place):
+            raise IdentityError(
+                f'{place} is data of the engine pysyncobj: start with engine = "pysyncobj", or use another data directory'
+            )
+        directory = self._directory = await asyncio.to_thread(
+            DataDirectory.open, config.data_dir, node_name=NodeId(config.node_name), filesystem=self._filesystem
+        )  # fmt: skip
+        self._parts.push_async_callback(self._close_directory)
+        self._address = address
+        self._is_member = await self._joining().begin_cluster(directory, config)
+
+    async def start(self, stream_layer: StreamLayer) -> DistributedLog | None:
+        self._links = self._make_links(stream_layer)
+        self._parts.push_async_callback(self._links.close)
+        return await self._open_log() if self._is_member else None
+
+    async def join(self) -> DistributedLog:
+        directory, links = self._home, self._links
+        assert links is not None, "start comes first"
+        asked = self._others()
+        if asked:
+            answer = await self._joining().ask(asked, directory.directory_id, directory.cluster_id)
+            directory.join(answer.cluster_id)  # nothing is left to do if its leader has called meanwhile
+            links.set_cluster(answer.cluster_id)
+            addresses = {NodeId(member.id): member.rpc_addr for member in answer.members}
+            await asyncio.to_thread(directory.remember_members, addresses)
+        else:
+            log.info("waiting to be joined", hint=f"raftlog join {directory.node_name} {self._address}")
+            await self._was_called.wait()
+        commit_log = await self._open_log()
+        if commit_log is None:
+            raise IdentityError(f"{directory.path}: what was just made there is damaged; look at the disk")
+        return commit_log
+
+    def _others(self) -> list[str]:
+        """Addresses of servers that may let this one in."""
+        config = self._config
+        peers = [peer.address for peer in config.peers if peer.name != config.node_name]
+        return list(config.join_addrs) or list(self._home.members.values()) or peers
+
+    def _joining(self) -> Joining:
+        return Joining(self._config.peer_tls(), node=self._home.node_name, address=self._address)
+
+    def _introduction(self) -> Identity:
+        directory = self._home
+        return Identity(
+            cluster_id=directory.cluster_id, directory_id=directory.directory_id, address=self._address
+        )
+
+    def _make_links(self, stream_layer: StreamLayer) -> PeerLinks:
+        config = self._config
+        rate = config.catch_up_bytes_per_s
+        return PeerLinks(
+            self._home.node_name,
+            self._introduction(),
+            stream_layer,
+            {},
+            self._received,
+            self._unreachable,
+            on_cluster=self._become_member,
+            limits=LinkLimits(
+                bulk_frame_bytes_max=max(
+                    2 * config.raft_config().append_bytes_max, config.batch_bytes_max + ENTRY_OVERHEAD_BYTES
+                ),
+                dial_s_max=config.dial_timeout_ms / 1000,
+            ),
+            throttle=None if rate is None else Throttle(rate, asyncio.get_running_loop().time),
+        )
+
+    def _become_member(self, cluster_id: str) -> None:
+        self._home.join(cluster_id)
+        self._was_called.set()
+
+    def _received(self, sender: NodeId, message: Message) -> None:
+        if self._log is not None:
+            self._log.replica.received(sender, message)
+
+    def _unreachable(self, peer: NodeId) -> None:
+        if self._log is not None:
+            self._log.replica.unreachable(peer)
+
+    async def _open_log(self) -> DistributedLog | None:
+        """The log of this server; None if it was not to be trusted: then it was set aside, and this server is to be
+        let in anew, as a learner."""
+        assert self._links is not None
+        storage: RaftStorage | None = None
+        try:
+            storage = await asyncio.to_thread(self._home.open_storage, self._config.log_config())
+            self._log = self._make_log(storage, self._links)
+        except (DamagedState, LostEntries, UnreadableEntries) as error:
+            if storage is not None:
+                await asyncio.to_thread(storage.close)
+            await self._set_aside(str(error))
+            self._links.set_identity(self._introduction())
+            return None
+        self._parts.push_async_callback(self._log.close)
+        return self._log
+
+    def _make_log(self, storage: RaftStorage, links: Links) -> DistributedLog:
+        config, directory = self._config, self._home
+        replica = Replica(
+            directory.node_name,
+            storage,
+            links,
+            ReplicaConfig(
+                raft=replace(
+                    config.raft_config(),
+                    # More than the queue lets through, so that the core never refuses one record among others.
+                    uncommitted_bytes_max=2 * config.queue_bytes_max + config.batch_bytes_max,
+                ),
+                retention=config.log_config(),
+                retention_wait_s=config.retention_wait_ms / 1000,
+                snapshot_entries=config.snapshot_entries,
+                snapshot_bytes=config.snapshot_bytes,
+                disk_reserve_bytes=config.disk_reserve_bytes,
+            ),
+            cluster_id=directory.cluster_id,
+            directory_id=directory.directory_id,
+        )
+        return DistributedLog(replica, PeerEntries(config.peer_tls()))
+
+    # ── while it runs ───────────────────────────────────────────────────────────────────────────────
+
+    def work(self) -> list[Coroutine[Any, Any, None]]:
+        replica = self.log.replica
+        tasks = [self._joining().keep_announced(replica, self._others()), self._remember_members(replica)]
+        if self._config.first_leader == replica.id and not replica.is_alone:
+            tasks.append(replica.campaign_first())
+        return tasks
+
+    async def begin_to_lead(self) -> None:
+        if self.log.replica.is_alone:
+            await self.log.replica.campaign_first()
+            with suppress(TimeoutError):
+                await self.log.wait_for_leader(FIRST_LEADER_S)
+
+    async def _remember_members(self, replica: Replica) -> None:
+        """Keep the members' addresses where the next start finds them without a log."""
+        while True:
+            known = replica.applier.views.members.known
+            addresses = {node: member.address for node, member in known.items() if node != replica.id}
+            if addresses:
+                try:
+                    await asyncio.to_thread(self._home.remember_members, addresses)
+                except OSError as error:
+                    log.warning("members' addresses not kept", reason=str(error))
+            await replica.wait_for_change(REMEMBER_INTERVAL_S)
+
+    # ── the end ─────────────────────────────────────────────────────────────────────────────────────
+
+    async def close(self) -> None:
+        await self._parts.aclose()
+
+    async def _close_directory(self) -> None:
+        if self.is_to_begin_anew:
+            await self._set_aside(str(self.failure))
+        await asyncio.to_thread(self._home.close)
+
+    async def _set_aside(self, reason: str) -> None:
+        folder = await asyncio.to_thread(self._home.set_aside, reason)
+        log.error(
+            "this server cannot vote with what it has; it begins anew as a learner",
+            reason=reason,
+            set_aside=folder,
+        )
