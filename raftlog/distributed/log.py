@@ -53,7 +53,9 @@ class DistributedLog:
         self._appends.lack_of_room = lambda: replica.full_error() if replica.is_full else None
         replica.on_ready = self._appends.begin_term
         replica.on_end = self._appends.fail
-        self._membership = Membership(replica.driver, replica.applier, self._proposals)
+        self._membership = Membership(
+            replica.driver, replica.applier, self._proposals, require_leader=self.require_leader
+        )
         self._housekeeping = Housekeeping(replica, self._membership, self._proposals)
         self._mending = Mending(replica, peers)
 
@@ -92,7 +94,7 @@ class DistributedLog:
         return self._not_leader()
 
     def require_leader(self) -> None:
-        """Raise NotLeader unless this node leads, as far as it knows."""
+        """Raise NotLeader unless this node leads, as far as it knows, and has applied all that was appended before."""
         if not self._replica.is_ready:
             raise self._not_leader()
 
@@ -255,9 +257,9 @@ class DistributedLog:
 
         The bytes go when whole segments are below it and a snapshot covers them.
         """
+        self.require_leader()  # first: what a follower lacks still is no reason to refuse
         if not 0 <= lowest <= self.end:
             raise OffsetOutOfRange(lowest, self.start, self.end)
-        self._membership.require_leader()
         await self._proposals.command(pb.Command(set_log_start=pb.SetLogStart(offset=lowest)))
         return self.start
 
@@ -269,9 +271,9 @@ class DistributedLog:
         """Keep that `group` goes on at `offset`. InvalidRequest; Overloaded if there are too many groups."""
         if not 0 < len(group) <= NAME_CHARACTERS_MAX or not group.isprintable():
             raise InvalidRequest(f"a group's name has 1 to {NAME_CHARACTERS_MAX} printable characters")
+        self.require_leader()  # first, as in `truncate`
         if not 0 <= offset <= self.end:
             raise OffsetOutOfRange(offset, self.start, self.end)
-        self._membership.require_leader()
         cursors = self._applier.views.cursors
         if group not in cursors and len(cursors) >= GROUPS_MAX:
             raise Overloaded(f"there are {GROUPS_MAX} groups already")

@@ -10,6 +10,7 @@ empty log counts for no quorum of the old configuration.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 from raftlog.distributed.proposals import Proposals
@@ -34,7 +35,18 @@ LOOK_AGAIN_S: Final = 0.02  # while leadership is handed over
 class Membership:
     """Of one node. All methods raise NotLeader where it does not lead."""
 
-    def __init__(self, driver: RaftDriver, applier: Applier, proposals: Proposals) -> None:
+    def __init__(
+        self,
+        driver: RaftDriver,
+        applier: Applier,
+        proposals: Proposals,
+        *,
+        require_leader: Callable[[], None],
+    ) -> None:
+        """`require_leader` raises NotLeader unless this node leads and its views contain all that was committed before:
+        who acts upon older ones takes a member for none, and one that was removed for a member.
+        """
+        self.require_leader = require_leader
         self._driver = driver
         self._applier = applier
         self._proposals = proposals
@@ -47,13 +59,6 @@ class Membership:
     @property
     def _id(self) -> NodeId:
         return self._driver.node.id
-
-    def require_leader(self) -> None:
-        role = self._driver.node.role
-        if not isinstance(role, Leader):
-            leader = role.leader
-            known = self._views.members.get(leader) if leader is not None else None
-            raise NotLeader(leader or "", known.address if known is not None else "")
 
     async def join(self, node: NodeId, address: str, directory_id: str = "") -> None:
         """Make it a member with this address; nothing is done if it is one.
@@ -82,9 +87,12 @@ class Membership:
                 await self._remove(node)
             elif len(members.configuration.members) >= MEMBERS_MAX:
                 raise MembershipRefused(f"there are {MEMBERS_MAX} members already; remove one first")
+            added = _change_of(
+                ChangeKind.ADD_LEARNER, node
+            )  # before anything is done for a name that cannot be
             await self._free_address(address, but=node)
             await self._set_member(node, address, directory_id)
-            await self._change(ChangeKind.ADD_LEARNER, node)
+            await self._proposals.change(added)
             log.info("member joined as a learner", member=node, address=address)
 
     async def _free_address(self, address: str, *, but: NodeId) -> None:
@@ -109,7 +117,7 @@ class Membership:
             raise MembershipRefused(f"{node} is the only voter; a cluster cannot be without one")
         if node == self._id:
             raise MembershipRefused(f"{node} leads; it hands over before it is removed")
-        await self._change(ChangeKind.REMOVE, node)
+        await self._proposals.change(_change_of(ChangeKind.REMOVE, node))
         log.info("member removed", member=node)
 
     async def promote(self, node: NodeId) -> None:
@@ -182,9 +190,9 @@ class Membership:
         member = pb.SetMember(id=node, address=address, directory_id=directory_id)
         await self._proposals.command(pb.Command(set_member=member))
 
-    async def _change(self, kind: ChangeKind, node: NodeId) -> None:
-        try:
-            change = ConfigurationChange((Change(kind, node),))
-        except InvalidChange as error:
-            raise MembershipRefused(str(error)) from error
-        await self._proposals.change(change)
+
+def _change_of(kind: ChangeKind, node: NodeId) -> ConfigurationChange:
+    try:
+        return ConfigurationChange((Change(kind, node),))
+    except InvalidChange as error:
+        raise MembershipRefused(str(error)) from error

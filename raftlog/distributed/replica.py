@@ -94,7 +94,7 @@ class Replica:
         self.applied_entries = self.applied_bytes = 0  # since the start
         self._suspicion: asyncio.TimerHandle | None = None  # that the leader is gone, until it is acted upon
         self._own_term_index = 0  # of the no-op with which it began to lead
-        self._leader_waiters: list[asyncio.Future[None]] = []
+        self._leader_waiters: set[asyncio.Future[None]] = set()
         self._changed = asyncio.Event()  # the leader, the members, or whether it can go on
         self._links = links
         raft = RaftNode(node, config.raft, storage, random.Random(), time.monotonic())
@@ -212,7 +212,7 @@ class Replica:
             self.on_ready()
         self.is_ready = is_ready
         if self.leader is not None and (is_ready or not leads):
-            waiters, self._leader_waiters = self._leader_waiters, []
+            waiters, self._leader_waiters = self._leader_waiters, set()
             for waiter in waiters:
                 if not waiter.done():
                     waiter.set_result(None)
@@ -306,8 +306,11 @@ class Replica:
             if self.failure is not None:
                 raise self.failure
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._leader_waiters.append(waiter)
-            await waiter
+            self._leader_waiters.add(waiter)
+            try:
+                await waiter
+            finally:
+                self._leader_waiters.discard(waiter)  # who gives up leaves nothing behind
         return self.leader
 
     @property

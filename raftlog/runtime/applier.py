@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
+from raftlog.errors import OutcomeUnknown
 from raftlog.machines.views import Views, span_of
 from raftlog.raft.messages import Entry
 
@@ -20,9 +21,10 @@ class Applier:
         self.views = views
         self.applied = applied
         self.end = end
-        self._offsets_wanted: dict[int, Callable[[int], None]] = {}  # by entry: to be told its first offset
-        self._waiters: list[tuple[int, asyncio.Future[None]]] = []  # of an applied index
-        self._followers: list[asyncio.Future[None]] = []  # of a moved `end`
+        # By entry: to be told its first offset, or why it is not known.
+        self._offsets_wanted: dict[int, Callable[[int | Exception], None]] = {}
+        self._waiters: dict[asyncio.Future[None], int] = {}  # of an applied index
+        self._followers: set[asyncio.Future[None]] = set()  # of a moved `end`
         self.on_applied: Callable[[Sequence[Entry]], None] | None = None
 
     def apply(self, entries: Sequence[Entry]) -> None:
@@ -48,13 +50,22 @@ class Applier:
         if views.index > self.views.index:
             self.views = views
         self.applied, self.end = applied, end
+        hidden = [index for index in self._offsets_wanted if index <= applied]
+        for index in hidden:
+            self._offsets_wanted.pop(index)(
+                OutcomeUnknown(
+                    f"entry {index} is hidden in a snapshot; whether it was stored is not known here"
+                )
+            )
         self._tell_waiters()
         self.wake()
 
     # ── waiting ─────────────────────────────────────────────────────────────────────────────────────
 
-    def tell_offset(self, index: int, tell: Callable[[int], None]) -> None:
-        """Call `tell` with the first offset of an entry that is not applied yet, in the moment in which it is."""
+    def tell_offset(self, index: int, tell: Callable[[int | Exception], None]) -> None:
+        """Call `tell` with the first offset of an entry that is not applied yet, in the moment in which it is, or with
+        OutcomeUnknown if a snapshot takes its place.
+        """
         assert index > self.applied, (index, self.applied)
         self._offsets_wanted[index] = tell
 
@@ -62,35 +73,39 @@ class Applier:
         """Return once entry `index` is applied here."""
         if self.applied < index:
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiters.append((index, future))
-            await future
+            self._waiters[future] = index
+            try:
+                await future
+            finally:
+                self._waiters.pop(future, None)  # who gives up leaves nothing behind
 
     async def wait_for_end(self, seen_end: int) -> None:
         """Return once `end` differs."""
         if self.end == seen_end:
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._followers.append(future)
-            await future
+            self._followers.add(future)
+            try:
+                await future
+            finally:
+                self._followers.discard(future)
 
     def wake(self) -> None:
         """Have those that wait for a moved end look again."""
-        followers, self._followers = self._followers, []
+        followers, self._followers = self._followers, set()
         for future in followers:
             if not future.done():
                 future.set_result(None)
 
     def _tell_waiters(self) -> None:
-        left = []
-        for index, future in self._waiters:
-            if index > self.applied:
-                left.append((index, future))
-            elif not future.done():
+        reached = [future for future, index in self._waiters.items() if index <= self.applied]
+        for future in reached:
+            del self._waiters[future]
+            if not future.done():
                 future.set_result(None)
-        self._waiters = left
 
     def fail(self, error: Exception) -> None:
         """Nothing is applied any more: all that wait get the error."""
-        for future in [*self._followers, *(future for _, future in self._waiters)]:
+        for future in [*self._followers, *self._waiters]:
             if not future.done():
                 future.set_exception(error)
         self._offsets_wanted.clear()

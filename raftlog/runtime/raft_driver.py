@@ -5,6 +5,7 @@ The rules are those of raftlog/engine.py: a message that vouches for something o
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
@@ -72,6 +73,8 @@ class RaftDriver:
         self._on_turn = on_turn
         self._requests: dict[int, Callable[[Any], None]] = {}  # those without an outcome
         self._last_request = 0
+        self._ended: object = None  # the outcome of all requests since the core goes on no more
+        self._loop = asyncio.get_running_loop()
         self._durable = Token(0)
         self._held: deque[tuple[Token, NodeId, Message]] = deque()  # by token: what waits for the disk
         self._installs: set[Token] = set()  # writes that put a snapshot in the place of the log
@@ -105,14 +108,20 @@ class RaftDriver:
             self.actor.dispatch(Persisted(token), is_urgent=True)
 
     def request(self, make: Callable[[int], Any], on_outcome: Callable[[Any], None]) -> None:
-        """Hand the core the event that `make` makes of a number; `on_outcome` is called once. InboxFull if refused."""
+        """Hand the core the event that `make` makes of a number; `on_outcome` is called once, by the loop. InboxFull if
+        refused.
+        """
+        if self._ended is not None:
+            self._loop.call_soon(on_outcome, self._ended)
+            return
         number = self._last_request + 1
         self.actor.dispatch(make(number))
         self._last_request = number
         self._requests[number] = on_outcome
 
     def end_requests(self, outcome: object) -> None:
-        """The core goes on no more: all requests without an outcome get this one."""
+        """The core goes on no more: all requests without an outcome get this one, and those that come later."""
+        self._ended = outcome
         requests, self._requests = self._requests, {}
         for on_outcome in requests.values():
             on_outcome(outcome)

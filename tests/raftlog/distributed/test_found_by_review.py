@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import pytest
+
+from raftlog.distributed.log import DistributedLog
 from raftlog.engine import NodeId
+from raftlog.errors import MembershipRefused, NodeFailed, NotLeader, OutcomeUnknown
+from raftlog.machines.views import Views
+from raftlog.raft.configuration import Configuration
+from raftlog.runtime.applier import Applier
 from raftlog.storage.data_directory import DataDirectory
 from raftlog.testing.cluster import Cluster
-from tests.raftlog.distributed.nodes import append, look
+from tests.raftlog.distributed.nodes import append, call, look, steady
+
+
+def wait_until_directories_are_known(cluster: Cluster, leader: str) -> None:
+    """Each server tells its own; then no members change by themselves."""
+    cluster.wait_until(
+        lambda: all(look(cluster, leader, lambda log: [each.directory_id for each in log.get_servers()])),
+        "not all directories are known",
+    )
 
 
 def test_a_server_that_ended_when_its_data_was_set_aside_is_let_in_at_its_next_start(tmp_path: Path) -> None:
@@ -15,10 +32,7 @@ def test_a_server_that_ended_when_its_data_was_set_aside_is_let_in_at_its_next_s
         leader = cluster.wait_for_leader()
         append(cluster, leader, b"a", b"b")
         cluster.wait_until_equal()
-        cluster.wait_until(
-            lambda: all(look(cluster, leader, lambda log: [s.directory_id for s in log.get_servers()])),
-            "not all directories are known",
-        )
+        wait_until_directories_are_known(cluster, leader)
         follower = next(node for node in cluster.running if node != leader)
         cluster.kill(follower)
         directory = DataDirectory.open(tmp_path / follower, node_name=NodeId(follower))
@@ -28,3 +42,109 @@ def test_a_server_that_ended_when_its_data_was_set_aside_is_let_in_at_its_next_s
         cluster.restart(follower)
 
         cluster.wait_until(lambda: cluster.ends().get(follower) == 2, "it was not let in")
+
+
+OPERATIONS: dict[str, Callable[[DistributedLog], Awaitable[object]]] = {
+    "join": lambda log: log.join("n9", "127.0.0.1:1"),
+    "leave": lambda log: log.leave("n2"),
+    "promote": lambda log: log.promote("n2"),
+    "transfer": lambda log: log.transfer_leadership(),
+    "truncate": lambda log: log.truncate(0),
+    "commit_cursor": lambda log: log.commit_cursor("group", 0),
+}
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_a_leader_that_failed_sends_operators_away_at_once(tmp_path: Path, operation: str) -> None:
+    with steady(tmp_path, election_timeout_ms_min=300, election_timeout_ms_max=600) as cluster:
+        leader = cluster.wait_for_leader()
+
+        async def fail_and_ask(log: DistributedLog) -> None:
+            log.replica.driver.actor.fail(OSError("the disk broke"))
+            while log.replica.failure is None:
+                await asyncio.sleep(0)
+            async with asyncio.timeout(5):  # half of what an unanswered request waits
+                await OPERATIONS[operation](log)
+
+        with pytest.raises(NotLeader):
+            call(cluster, leader, fail_and_ask)
+
+
+def test_requests_to_a_node_that_failed_end_at_once_and_leave_nothing_behind(tmp_path: Path) -> None:
+    with Cluster(tmp_path) as cluster:
+
+        async def fail_and_read(log: DistributedLog) -> int:
+            log.replica.driver.actor.fail(OSError("the disk broke"))
+            while log.replica.failure is None:
+                await asyncio.sleep(0)
+            for _ in range(3):
+                with pytest.raises(NodeFailed):
+                    await log.read_index(5)
+            return len(log.replica.driver._requests)
+
+        assert call(cluster, cluster.wait_for_leader(), fail_and_read) == 0
+
+
+def test_a_follower_sends_away_whoever_names_an_offset_that_it_lacks_still(tmp_path: Path) -> None:
+    with steady(tmp_path) as cluster:
+        leader = cluster.wait_for_leader()
+        follower = next(node for node in cluster.running if node != leader)
+
+        for operation in (lambda log: log.commit_cursor("group", 5), lambda log: log.truncate(5)):
+            with pytest.raises(NotLeader):
+                call(cluster, follower, operation)
+
+
+def test_a_leader_that_does_not_know_yet_what_was_committed_before_it_changes_no_members(
+    tmp_path: Path,
+) -> None:
+    with steady(tmp_path) as cluster:
+        leader = cluster.wait_for_leader()
+        wait_until_directories_are_known(cluster, leader)
+
+        async def ask(log: DistributedLog) -> None:
+            log.replica.is_ready = False  # as between its election and the commit of its first entry
+            try:
+                await log.leave("nobody")
+            finally:
+                log.replica.is_ready = True
+
+        with pytest.raises(NotLeader):
+            call(cluster, leader, ask)
+
+
+def test_a_name_that_cannot_be_a_members_leaves_nothing_in_the_list(tmp_path: Path) -> None:
+    with steady(tmp_path) as cluster:
+        leader = cluster.wait_for_leader()
+
+        with pytest.raises(MembershipRefused):
+            call(cluster, leader, lambda log: log.join("n" * 100, "127.0.0.1:1"))
+
+        known = look(cluster, leader, lambda log: list(log.replica.applier.views.members.known))
+        assert known == ["n1", "n2", "n3"]
+
+
+def test_who_waits_for_the_offset_of_an_entry_that_a_snapshot_hides_is_told() -> None:
+    applier = Applier(Views(Configuration(), index=1), applied=1, end=0)
+    told: list[int | Exception] = []
+    applier.tell_offset(5, told.append)
+    applier.tell_offset(11, told.append)
+
+    applier.start_at(Views(Configuration(), index=12, next_offset=30), applied=10, end=20)
+
+    assert [type(each) for each in told] == [OutcomeUnknown]
+
+
+def test_who_gives_up_waiting_leaves_nothing_behind() -> None:
+    applier = Applier(Views(Configuration(), index=1), applied=1, end=0)
+
+    async def give_up() -> None:
+        for wait in (applier.wait_for(2), applier.wait_for_end(0)):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0):
+                    await wait
+
+    asyncio.run(give_up())
+
+    assert not applier._waiters
+    assert not applier._followers
