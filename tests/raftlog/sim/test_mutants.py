@@ -54,7 +54,7 @@ def test_test_finds(mutant: Mutant, tmp_path: Path) -> None:
     copy_package(tmp_path, mutant, checks_invariants=True)
 
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "pytest", "--noconftest", "-p", "no:cacheprovider", str(TESTS / mutant.test)],
+        [sys.executable, "-P", "-m", "pytest", "--noconftest", "-p", "no:cacheprovider", "-p", "no:raftlog", str(TESTS / mutant.test)],
         cwd=PACKAGE.parent, env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{PACKAGE.parent}"},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
