@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from bench import cluster, mutants, opening, raft, server, simulation
-from bench.report import DOCUMENTS, RESULTS, cluster_table, filled_in, merged
+from bench import cluster, compare, mutants, opening, raft, server, simulation
+from bench.report import DOCUMENTS, RESULTS, cluster_table, compare_table, filled_in, merged
 from logstore.benchmark.cases import Bench
 from logstore.benchmark.measure import Series, as_json
 from logstore.benchmark.subjects import available
@@ -75,6 +75,27 @@ def cluster_command(
         print(line)
     if not quick:
         write("cluster", merged(RESULTS / "cluster.json", measured) if only else measured)
+
+
+@app.command("compare")
+def compare_command(
+    runs: Runs = 5,
+    seconds: Seconds = 3.0,
+    folder: Folder = Path(),
+    only: Annotated[
+        list[str] | None, typer.Option(help="Part of a name: only these, and nothing is recorded.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Little of everything, once; not recorded.")] = False,
+) -> None:
+    """raftlog beside etcd, NATS JetStream, Redis Streams and PySyncObj: what of these is installed, in turns."""
+    measured = compare.measure(
+        folder, only or (), runs=1 if quick else runs, seconds=min(seconds, 1.0) if quick else seconds,
+        tell=lambda text: errors.print(text, highlight=False),
+    )  # fmt: skip
+    for line in compare_table(measured):
+        print(line)
+    if not (quick or only):
+        write("compare", measured)
 
 
 @app.command("raft")

@@ -73,6 +73,18 @@ def cluster_table(measured: dict[str, Any]) -> Iterator[str]:
         )
 
 
+def compare_table(measured: dict[str, Any]) -> Iterator[str]:
+    """By case; the ratio is to raftlog, which comes first."""
+    yield from _rates(measured)
+    yield ""
+    yield "| subject | version | `many` is |"
+    yield "|---|---|---|"
+    for one in measured["subjects"]:
+        yield f"| {one['name']} | {one['version']} | {one['many']} |"
+    for one in measured["skipped"]:
+        yield f"| {one['name']} | left out: {one['why']} | |"
+
+
 def _simulated(measured: dict[str, Any]) -> Iterator[str]:
     yield "| protocol | nodes | seeds | steps | events | events/s | failed | found first, in so many seeds |"
     yield "|---|---:|---:|---:|---:|---:|---:|---|"
@@ -110,5 +122,5 @@ def _mutants(measured: dict[str, Any]) -> Iterator[str]:
 
 
 _TABLES: Final[dict[str, Callable[[dict[str, Any]], Iterator[str]]]] = {
-    "cluster": cluster_table, "mutants": _mutants, "pysyncobj": _simulated, "simulation": _simulated,
+    "cluster": cluster_table, "compare": compare_table, "mutants": _mutants, "pysyncobj": _simulated, "simulation": _simulated,
 }  # fmt: skip
