@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from raftlog import Client
-from raftlog.client.answers import Server
+from raftlog.client.answers import Member, Status
 from raftlog.errors import RaftlogError
 from raftlog.local_cluster import LocalCluster
 from raftlog.server_process import read_settings, write_settings
 from raftlog.testing.ports import ReservedPorts
 from tests.raftlog.cluster.load import LOOK_S, WAIT_S_MAX, Load
+
+ASK_S_MAX: Final = 1.0  # for what a server believes: it may be paused
 
 SETTINGS: Final[Mapping[str, object]] = {
     "heartbeat-interval-ms": 100, "election-timeout-ms-min": 600, "election-timeout-ms-max": 1200,
@@ -34,26 +37,36 @@ class Servers(LocalCluster):
         assert load.findings(list(self.advertised.values())) == []
         assert load.acknowledged and load.consumed
 
-    def members(self) -> dict[str, Server]:
-        """By name, as one of the servers has them; empty if none can be asked."""
-        try:
-            with Client(list(self.advertised.values()), tls=self.tls, timeout_s=2.0) as client:
-                return {server.name: server for server in client.servers()}
-        except RaftlogError:
-            return {}
+    def members(self) -> dict[str, Member]:
+        """By name, as the server has them that most of the servers follow; empty if there is none."""
+        views = self._views()
+        followed = Counter(view.leader_id for view in views.values() if view.leader_id)
+        for name, followers in followed.items():
+            if name in views and views[name].role == "leader" and 2 * followers > len(self.servers):
+                return {member.name: member for member in views[name].members}
+        return {}
 
-    def leader(self, *, other_than: str = "") -> str:
-        """Its name, once there is one that runs."""
-        found: list[str] = []
+    def _views(self) -> dict[str, Status]:
+        """What each server believes, as far as it can be asked."""
+        views = {}
+        with Client(list(self.advertised.values()), tls=self.tls, timeout_s=ASK_S_MAX) as client:
+            for name, address in self.advertised.items():
+                with suppress(RaftlogError):
+                    views[name] = client.status(address)
+        return views
 
-        def is_found() -> bool:
-            found[:] = [
-                name for name, server in self.members().items() if server.is_leader and name != other_than
-            ]
-            return bool(found)
+    def leader(self) -> str:
+        """Its name, once there is one."""
+        self.wait_until(lambda: bool(self.members()), "nobody leads")
+        return (
+            next((name for name, member in self.members().items() if member.is_leader), "") or self.leader()
+        )
 
-        self.wait_until(is_found, "nobody leads")
-        return found[0]
+    def wait_for_other_leader(self, before: str) -> None:
+        self.wait_until(
+            lambda: any(member.is_leader and name != before for name, member in self.members().items()),
+            f"nobody leads but {before}",
+        )
 
     def follower(self) -> str:
         leader = self.leader()
@@ -71,7 +84,7 @@ class Servers(LocalCluster):
     def wait_until(self, condition: Callable[[], bool], trouble: str) -> None:
         deadline = time.monotonic() + WAIT_S_MAX
         while not condition():
-            assert time.monotonic() < deadline, f"{trouble}: {self.members()}"
+            assert time.monotonic() < deadline, f"{trouble}: {self._views()}"
             time.sleep(LOOK_S)
 
     def kill_all(self) -> None:

@@ -28,6 +28,11 @@ def shrink(servers: Servers, count: int) -> None:
     servers.wait_for_voters(*names(count))
 
 
+def is_at(servers: Servers, name: str, address: str) -> bool:
+    members = servers.members()
+    return name in members and members[name].address == address
+
+
 def test_a_cluster_grows_from_one_to_five_and_shrinks_again(folder: Path) -> None:
     with serving(folder, 1) as servers, servers.load() as load:
         for count in (3, 5):
@@ -51,9 +56,7 @@ def test_a_server_that_moves_is_found_at_its_new_address(folder: Path) -> None:
         servers.servers[moving].stop()
         servers.settle(moving, rpc_port=port, rpc_advertise_addr=address)
         servers.restart(moving)
-        servers.wait_until(
-            lambda: servers.members()[moving].address == address, "it is not known where it is"
-        )
+        servers.wait_until(lambda: is_at(servers, moving, address), "it is not known where it is")
         servers.servers[other].kill()
         load.wait_for_progress()  # which needs the one that moved
         servers.restart(other)
