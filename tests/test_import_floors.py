@@ -98,8 +98,9 @@ RULES = {
     "raftlog.client": Rule((*BASE, *PB, *EMBED, "raftlog.wire", "raftlog.net"), ("grpc",)),
     "raftlog.pysyncobj": Rule(
         (
-            *BASE, *EMBED, "raftlog.distributed.frames", "raftlog.distributed.status", "raftlog.engine", "raftlog.net", "raftlog.raft", "raftlog.runtime",
-            "raftlog.storage", "raftlog.wire.raft_messages",
+            *BASE, *EMBED, "raftlog.distributed.frames", "raftlog.distributed.status", "raftlog.engine",
+            "raftlog.machines.producers", "raftlog.net", "raftlog.raft", "raftlog.runtime", "raftlog.storage",
+            "raftlog.wire.raft_messages",
         ),
         ("pysyncobj",),
     ),  # loaded by its name only

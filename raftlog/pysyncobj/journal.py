@@ -26,6 +26,7 @@ from logstore.frame import Kind
 from raftlog.engine import NodeId
 from raftlog.errors import IdentityError, NodeFailed
 from raftlog.pysyncobj.codec import FIRST_INDEX, MEMBERSHIP, NOTHING, RECORDS, Change, Entry, decode_change
+from raftlog.pysyncobj.producers import StoredBatches
 from raftlog.raft.log import LostEntries
 from raftlog.raft.storage import HardState
 from raftlog.storage.commit_file import NAME as COMMIT_FILE
@@ -136,6 +137,7 @@ class Journal:
                 f"{self.folder}: entries up to {self.applied} were committed, the log ends at {self.last_index}"
             )
         self.committed = self.applied  # entries up to here are never cut off; moved by PySyncObj
+        self.stored = StoredBatches(self)  # as of `applied`; moved by the replica
 
     # ── whose it is ──
 

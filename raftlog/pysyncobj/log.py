@@ -13,7 +13,14 @@ from logstore.reading import Frames
 from raftlog.distributed.frames import Batch, Value, make_frame
 from raftlog.distributed.status import MemberStatus, NodeStatus
 from raftlog.engine import NodeId
-from raftlog.errors import InvalidRequest, NotSupported, RaftlogError, UnexpectedOffset
+from raftlog.errors import (
+    InvalidRequest,
+    NotLeader,
+    NotSupported,
+    ProduceRefused,
+    RaftlogError,
+    UnexpectedOffset,
+)
 from raftlog.net.addresses import split_address
 from raftlog.net.handshake import Identity
 from raftlog.net.stream_layer import StreamLayer
@@ -21,6 +28,7 @@ from raftlog.pysyncobj.codec import FIRST_INDEX
 from raftlog.pysyncobj.journal import Journal, Member
 from raftlog.pysyncobj.membership import Membership
 from raftlog.pysyncobj.node import Node
+from raftlog.pysyncobj.producers import KnownBatches
 from raftlog.pysyncobj.replica import Replica
 from raftlog.runtime.logging import get_logger
 
@@ -62,6 +70,8 @@ class SyncObjLog:
         )
         self._node = Node(journal, replica, stream_layer, identity)
         self._membership = Membership(self._node)
+        self._known = KnownBatches(journal.stored)
+        self._refusing: set[asyncio.Task[int]] = set()
         log.warning(
             'this cluster runs on PySyncObj, which can lose acknowledged records; use engine = "raft" for data that matters',
             node=journal.node, engine=ENGINE,
@@ -110,18 +120,41 @@ class SyncObjLog:
     def begin_append(
         self, batch: Batch, *, expected_offset: int | None = None
     ) -> tuple[int, asyncio.Future[int]]:
-        """(how many records it has, the future of its first offset), as DistributedLog's. NotSupported of a producer's id."""
+        """(how many records it has, the future of its first offset), as DistributedLog's."""
         self.require_leader()
         frame = make_frame(batch, self.config, time=time.time_ns())
-        if frame.sequence is not None:
-            _refuse("does not recognise batches that are sent again: leave the producer's id out")
         size, requests = len(frame.data), self._node.requests
+        try:
+            known = None if frame.sequence is None else self._known.find(frame.sequence)
+            if known is not None:
+                return frame.record_count, known
+            if expected_offset is not None and expected_offset != self.end + requests.records:
+                raise UnexpectedOffset(expected_offset, self.end + requests.records)
+        except ProduceRefused as refused:
+            return frame.record_count, self._refuse_if_leading(refused)
         if requests.size and requests.size + size > self.config.pending_bytes_max:
             raise QueueFull(requests.size)
-        if expected_offset is not None and expected_offset != self.end + requests.records:
-            raise UnexpectedOffset(expected_offset, self.end + requests.records)
         ask = partial(self._node.replica.append, frame.data)
-        return frame.record_count, self._node.begin(ask, size=size, records=frame.record_count)
+        future = self._node.begin(ask, size=size, records=frame.record_count)
+        if frame.sequence is not None:
+            future = self._known.add(frame.sequence, future)
+        return frame.record_count, future
+
+    def _refuse_if_leading(self, refused: ProduceRefused) -> asyncio.Future[int]:
+        """Ends with this, but only if this node's log is still the one that counts: one that was cut off, and does not know
+        yet that another leads, would refuse what that one expects."""
+
+        async def refuse() -> int:
+            try:
+                await self._node.begin(self._node.replica.append_nothing)
+            except RaftlogError:
+                raise NotLeader from None
+            raise refused
+
+        task = asyncio.get_running_loop().create_task(refuse())
+        self._refusing.add(task)
+        task.add_done_callback(self._refusing.discard)
+        return task
 
     async def room(self) -> None:
         """Return when a batch that was begun is settled; at once if there is none."""

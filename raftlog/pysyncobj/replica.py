@@ -225,6 +225,7 @@ class Replica(SyncObj):  # type: ignore[misc]
         if command[0] == MEMBERSHIP:
             self._SyncObj__doChangeCluster(self._SyncObj__parseChangeClusterRequest(command))
             self.journal.apply_change(decode_change(command), index)
+        self.journal.stored.applied(command, index)
         return index
 
     def _SyncObj__parseChangeClusterRequest(self, command: bytes) -> tuple[str, NodeId, Peer] | None:
