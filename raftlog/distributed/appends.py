@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
@@ -139,6 +140,13 @@ class Appends:
             settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._room_waiters.append(settled)
             await settled
+
+    async def settled(self, timeout_s: float) -> None:
+        """Return when all that was begun has its outcome, or after this long."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self._pending:
+                    await self.room()
 
     def _require_end(self, expected_offset: int) -> None:
         end = self._applier.end + sum(pending.span for pending in self._pending.values())

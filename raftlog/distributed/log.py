@@ -17,7 +17,7 @@ from raftlog.distributed.proposals import Proposals
 from raftlog.distributed.replica import Replica
 from raftlog.distributed.status import MemberStatus, NodeStatus, members_of, status_of
 from raftlog.engine import NodeId
-from raftlog.errors import InvalidRequest, NotLeader, Overloaded, RaftlogError
+from raftlog.errors import InvalidRequest, NotLeader, OutcomeUnknown, Overloaded, RaftlogError
 from raftlog.machines.cursors import GROUPS_MAX, NAME_CHARACTERS_MAX, Cursor
 from raftlog.net.addresses import split_address
 from raftlog.pb.raftlog.v1 import command_pb2 as pb
@@ -26,6 +26,9 @@ from raftlog.runtime.logging import get_logger
 log = get_logger(__name__)
 
 CLOSED: Final = "the log is closed"
+SETTLE_S_MAX: Final = (
+    1.0  # for a quorum to store what is on its way when the log is closed; then it ends as unknown
+)
 
 
 class DistributedLog:
@@ -42,6 +45,7 @@ class DistributedLog:
         self._applier = replica.applier
         self.config: Config = replica.log.config
         self._proposals = Proposals(replica.driver, replica.applier)
+        self._is_closing = False
         self._appends = Appends(
             replica.driver,
             replica.applier,
@@ -69,9 +73,15 @@ class DistributedLog:
                 log.info("leadership not handed over", reason=str(error))
 
     async def close(self) -> None:
-        """Take part in the cluster no more, and close the files. What was acknowledged is on disk. Twice is no error."""
+        """Take part in the cluster no more, and close the files. What was acknowledged is on disk. Twice is no error.
+
+        Takes no more appends, and waits SETTLE_S_MAX at most for the outcome of those on their way.
+        """
         if self._replica.is_stopped:
             return
+        self._is_closing = True
+        if not self._replica.driver.actor.is_closed:  # else nobody will tell any outcome
+            await self._appends.settled(SETTLE_S_MAX)
         await self._mending.close()
         await self._housekeeping.close()
         await self._replica.stop()
@@ -85,12 +95,12 @@ class DistributedLog:
 
     def _why_not_append(self) -> Exception | None:
         replica = self._replica
-        if replica.is_ready and not replica.is_handing_over:
-            return None
         if replica.failure is not None:
             return replica.failure
-        if replica.is_stopped:
+        if self._is_closing:
             return LogClosed(CLOSED)
+        if replica.is_ready and not replica.is_handing_over:
+            return None
         return self._not_leader()
 
     def require_leader(self) -> None:
@@ -192,9 +202,11 @@ class DistributedLog:
 
     async def wait_async(self, seen_end: int) -> int:
         """The high watermark, once it differs from `seen_end`; LogClosed when the log is closed."""
-        if self._replica.is_stopped:
-            raise LogClosed(CLOSED)
-        await self._applier.wait_for_end(seen_end)
+        try:
+            if not self._replica.is_stopped:
+                await self._applier.wait_for_end(seen_end)
+        except OutcomeUnknown:  # said to all that wait for anything when it stops
+            pass
         if self._replica.is_stopped:
             raise LogClosed(CLOSED)
         return self.end

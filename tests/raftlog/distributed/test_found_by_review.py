@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import pytest
 
+from logstore import LogClosed
 from raftlog.distributed.log import DistributedLog
 from raftlog.engine import NodeId
 from raftlog.errors import MembershipRefused, NodeFailed, NotLeader, OutcomeUnknown
 from raftlog.machines.views import Views
 from raftlog.raft.configuration import Configuration
+from raftlog.raft.storage import Write
 from raftlog.runtime.applier import Applier
 from raftlog.storage.data_directory import DataDirectory
 from raftlog.testing.cluster import Cluster
-from tests.raftlog.distributed.nodes import append, call, look, steady
+from tests.raftlog.distributed.nodes import CALL_S_MAX, append, call, look, steady
 
 
 def wait_until_directories_are_known(cluster: Cluster, leader: str) -> None:
@@ -148,3 +151,43 @@ def test_who_gives_up_waiting_leaves_nothing_behind() -> None:
 
     assert not applier._waiters
     assert not applier._followers
+
+
+def test_a_log_that_closes_tells_what_became_of_appends_that_its_disk_is_busy_with(tmp_path: Path) -> None:
+    with Cluster(tmp_path, nodes=1) as cluster:
+
+        async def close_while_writing(log: DistributedLog) -> tuple[int, str]:
+            storage, is_writing, may_write = log.replica.storage, threading.Event(), threading.Event()
+            write = storage.write
+
+            def write_late(writes: Sequence[Write]) -> None:
+                is_writing.set()
+                may_write.wait(CALL_S_MAX)
+                write(writes)
+
+            storage.write = write_late  # type: ignore[method-assign]
+            _, first = log.begin_append([b"a"])
+            await asyncio.to_thread(is_writing.wait, CALL_S_MAX)
+            closing = asyncio.create_task(log.close())
+            await asyncio.sleep(0)
+            with pytest.raises(LogClosed):
+                log.begin_append([b"b"])
+            may_write.set()
+            offset = await first
+            await closing
+            return offset, "closed"
+
+        assert call(cluster, "n1", close_while_writing) == (0, "closed")
+
+
+def test_who_waits_for_records_of_a_log_that_closes_is_told_that_it_closed(tmp_path: Path) -> None:
+    with Cluster(tmp_path, nodes=1) as cluster:
+
+        async def close_while_waiting(log: DistributedLog) -> None:
+            waiting = asyncio.create_task(log.wait_async(log.end))
+            await asyncio.sleep(0)
+            await log.close()
+            await waiting
+
+        with pytest.raises(LogClosed):
+            call(cluster, "n1", close_while_waiting)
