@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -108,9 +108,10 @@ def end_process(folder: Path) -> bool:
 class ServerProcess:
     """A server that is started, and may be paused, killed and started again, by this process."""
 
-    def __init__(self, folder: Path) -> None:
-        """Its settings are in `folder`; see `write_settings`."""
+    def __init__(self, folder: Path, *, prefix: Sequence[str] = ()) -> None:
+        """Its settings are in `folder`; see `write_settings`. `prefix`: a command that becomes the server, such as nice."""
         self.folder = folder
+        self._prefix = prefix
         self._process: subprocess.Popen[bytes] | None = None
         # No signal interrupts this thread: what it was told to start is known, and so is stopped.
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="server-starter")
@@ -133,11 +134,11 @@ class ServerProcess:
 
     def _spawn(self) -> None:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RAFT")}
-        command = [sys.executable, "-m", "raftlog", "serve", "--config-file", str(self.folder / SETTINGS)]
+        serve = [sys.executable, "-m", "raftlog", "serve", "--config-file", str(self.folder / SETTINGS)]
         with (self.folder / LOG).open("ab") as log:
             # A session of its own: Ctrl-C reaches us alone, and we stop the server.
             self._process = subprocess.Popen(
-                command,
+                [*self._prefix, *serve],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
