@@ -11,7 +11,7 @@ from tests.raftlog.cluster.servers import Servers, serving
 @pytest.fixture(scope="module")
 def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """Three servers in processes of their own, with mutual TLS; the tests of a module share them."""
-    with serving(tmp_path_factory.mktemp("three"), 3) as servers:
+    with serving(Servers(tmp_path_factory.mktemp("three")), 3) as servers:
         yield servers
 
 

@@ -6,7 +6,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
 from typing import Final
 
 from raftlog import Client
@@ -120,10 +119,9 @@ class Servers(LocalCluster):
 
 @contextmanager
 def serving(
-    folder: Path, nodes: int, *, prepare: Callable[[Servers], None] = lambda servers: None
+    servers: Servers, nodes: int, *, prepare: Callable[[Servers], None] = lambda servers: None
 ) -> Iterator[Servers]:
     """A new cluster that has a leader, for as long as the context lasts. `prepare` may change settings before."""
-    servers = Servers(folder)
     servers.create(nodes, SETTINGS)
     prepare(servers)
     with ExitStack() as stack:

@@ -39,7 +39,7 @@ def small(folder: Path) -> Iterator[Small]:
         stack.callback(subprocess.run, ["umount", str(disk)], check=True)
 
     with ExitStack() as stack:
-        yield Small(stack.enter_context(serving(folder, 3, prepare=mount)), disk)
+        yield Small(stack.enter_context(serving(Servers(folder), 3, prepare=mount)), disk)
 
 
 def fill(ballast: Path) -> None:

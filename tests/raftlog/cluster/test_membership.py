@@ -34,7 +34,7 @@ def is_at(servers: Servers, name: str, address: str) -> bool:
 
 
 def test_a_cluster_grows_from_one_to_five_and_shrinks_again(folder: Path) -> None:
-    with serving(folder, 1) as servers, servers.load() as load:
+    with serving(Servers(folder), 1) as servers, servers.load() as load:
         for count in (3, 5):
             load.wait_for_progress()
             grow(servers, count)
@@ -47,7 +47,7 @@ def test_a_cluster_grows_from_one_to_five_and_shrinks_again(folder: Path) -> Non
 
 
 def test_a_server_that_moves_is_found_at_its_new_address(folder: Path) -> None:
-    with serving(folder, 3) as servers, servers.load() as load:
+    with serving(Servers(folder), 3) as servers, servers.load() as load:
         load.wait_for_progress()
         moving, other = [name for name in servers.servers if name != servers.leader()]
         [port] = free_ports(1)

@@ -45,7 +45,7 @@ def whole_network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]
                 servers.settle(name, peers=peers, rpc_advertise_addr=f"127.0.0.1:{port}")
 
         found: list[Proxies] = []
-        servers = stack.enter_context(serving(tmp_path_factory.mktemp("network"), 3, prepare=begin))
+        servers = stack.enter_context(serving(Servers(tmp_path_factory.mktemp("network")), 3, prepare=begin))
         yield Network(servers, found[0])
 
 
