@@ -75,13 +75,13 @@ class DistributedLog:
     async def close(self) -> None:
         """Take part in the cluster no more, and close the files. What was acknowledged is on disk. Twice is no error.
 
-        Takes no more appends, and waits SETTLE_S_MAX at most for the outcome of those on their way.
+        Waits SETTLE_S_MAX at most for the outcome of appends on their way, and of those that come meanwhile.
         """
         if self._replica.is_stopped:
             return
-        self._is_closing = True
         if not self._replica.driver.actor.is_closed:  # else nobody will tell any outcome
             await self._appends.settled(SETTLE_S_MAX)
+        self._is_closing = True
         await self._mending.close()
         await self._housekeeping.close()
         await self._replica.stop()
