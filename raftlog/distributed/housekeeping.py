@@ -43,7 +43,7 @@ class Housekeeping:
         if self._replica.failure is None and self._replica.applied_entries > self._counted[0]:
             try:
                 await self.take_snapshot()
-            except (LogError, OSError) as error:
+            except (LogError, OSError, ValueError) as error:
                 log.warning("no last snapshot", node=self._replica.id, reason=str(error))
 
     async def _run(self) -> None:
@@ -58,7 +58,12 @@ class Housekeeping:
                     if time.monotonic() >= retention_at:
                         retention_at = time.monotonic() + RETENTION_INTERVAL_S
                         await self._retain()
-            except (RaftlogError, LogError, OSError) as error:
+            except (
+                RaftlogError,
+                LogError,
+                OSError,
+                ValueError,
+            ) as error:  # ValueError: of a snapshot over a limit
                 log.warning("housekeeping failed; it is tried again", reason=str(error))
 
     async def _look_at_disk(self) -> None:
@@ -84,13 +89,14 @@ class Housekeeping:
         replica = self._replica
         async with self._snapshot_lock:
             views = replica.applier.views
-            self._counted = (replica.applied_entries, replica.applied_bytes)
+            counted = (replica.applied_entries, replica.applied_bytes)
             index, sections = views.index, views.to_sections()
             if (
                 replica.applier.applied >= index
             ):  # else it is being caught up, and has a newer one than it could make
                 configuration = views.members.configuration
                 await asyncio.to_thread(replica.storage.save_views, index, sections, configuration)
+                self._counted = counted
                 log.debug("snapshot written", node=replica.id, index=index)
                 await self._remove_segments(views.log_start, index)
             return index, sum(map(len, sections.values()))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -191,3 +192,49 @@ def test_who_waits_for_records_of_a_log_that_closes_is_told_that_it_closed(tmp_p
 
         with pytest.raises(LogClosed):
             call(cluster, "n1", close_while_waiting)
+
+
+def test_housekeeping_goes_on_and_tries_again_after_a_snapshot_that_could_not_be_made(tmp_path: Path) -> None:
+    with Cluster(tmp_path, nodes=1, settings={"snapshot_entries": 5}) as cluster:
+
+        async def refuse_once(log: DistributedLog) -> int:
+            storage, refused = log.replica.storage, asyncio.Event()
+            before = storage.views_index
+            save, loop = storage.save_views, asyncio.get_running_loop()
+
+            def save_later(index: int, sections: Mapping[str, bytes], configuration: Configuration) -> int:
+                if not refused.is_set():
+                    loop.call_soon_threadsafe(refused.set)
+                    raise ValueError("a snapshot that is over a limit")
+                return save(index, sections, configuration)
+
+            storage.save_views = save_later  # type: ignore[method-assign]
+            for _ in range(10):
+                await log.append(b"a")
+            await refused.wait()
+            return before
+
+        before = call(cluster, "n1", refuse_once)
+
+        cluster.wait_until(
+            lambda: look(cluster, "n1", lambda log: log.replica.storage.views_index) > before,
+            "no snapshot was made",
+        )
+
+
+def test_a_disk_that_was_replaced_while_all_were_down_is_filled_though_its_server_started_first(
+    tmp_path: Path,
+) -> None:
+    with Cluster(tmp_path) as cluster:
+        leader = cluster.wait_for_leader()
+        append(cluster, leader, b"a", b"b")
+        cluster.wait_until_equal()
+        wait_until_directories_are_known(cluster, leader)
+        for node in cluster.nodes:
+            cluster.kill(node)
+        shutil.rmtree(tmp_path / "n3")
+
+        for node in ("n3", "n1", "n2"):  # the first asks whether there is a cluster, and finds none
+            cluster.restart(node)
+
+        cluster.wait_until(lambda: cluster.ends()["n3"] == 2, "it was not let in")
