@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from bench import cluster, compare, mutants, opening, raft, server, simulation
-from bench.report import DOCUMENTS, RESULTS, cluster_table, compare_table, filled_in, merged
+from bench import chaos, cluster, compare, mutants, opening, raft, server, simulation
+from bench.report import DOCUMENTS, RESULTS, chaos_table, cluster_table, compare_table, filled_in, merged
 from logstore.benchmark.cases import Bench
 from logstore.benchmark.measure import Series, as_json
 from logstore.benchmark.subjects import available
@@ -96,6 +96,21 @@ def compare_command(
         print(line)
     if not (quick or only):
         write("compare", measured)
+
+
+@app.command("chaos")
+def chaos_command(
+    rounds: Annotated[int, typer.Option(min=1, help="Faults, one after the other.")] = 100,
+    seed: Annotated[int, typer.Option(help="Of the chance that chooses them.")] = 1,
+    folder: Folder = Path(),
+) -> None:
+    """Three servers under load, whose processes are killed, paused, restarted and lose their disks."""
+    measured = chaos.measure(
+        folder, rounds=rounds, seed=seed, tell=lambda text: errors.print(text, highlight=False)
+    )
+    for line in chaos_table(measured):
+        print(line)
+    write("chaos", measured)
 
 
 @app.command("raft")

@@ -85,6 +85,19 @@ def compare_table(measured: dict[str, Any]) -> Iterator[str]:
         yield f"| {one['name']} | left out: {one['why']} | |"
 
 
+def chaos_table(measured: dict[str, Any]) -> Iterator[str]:
+    yield "| fault | times | median | longest |"
+    yield "|---|---:|---:|---:|"
+    for one in measured["faults"]:
+        yield f"| {one['name']} | {one['times']} | {one['median_s']:.2f} s | {one['max_s']:.2f} s |"
+    yield ""
+    found = "; ".join(measured["findings"]) or "nothing"
+    yield (
+        f"Seed {measured['seed']}: {measured['acknowledged']:,} records acknowledged, {measured['consumed']:,} consumed "
+        f"meanwhile. Found wrong: {found}."
+    )
+
+
 def _simulated(measured: dict[str, Any]) -> Iterator[str]:
     yield "| protocol | nodes | seeds | steps | events | events/s | failed | found first, in so many seeds |"
     yield "|---|---:|---:|---:|---:|---:|---:|---|"
@@ -122,5 +135,5 @@ def _mutants(measured: dict[str, Any]) -> Iterator[str]:
 
 
 _TABLES: Final[dict[str, Callable[[dict[str, Any]], Iterator[str]]]] = {
-    "cluster": cluster_table, "compare": compare_table, "mutants": _mutants, "pysyncobj": _simulated, "simulation": _simulated,
+    "chaos": chaos_table, "cluster": cluster_table, "compare": compare_table, "mutants": _mutants, "pysyncobj": _simulated, "simulation": _simulated,
 }  # fmt: skip
