@@ -63,7 +63,7 @@ class Housekeeping:
                 LogError,
                 OSError,
                 ValueError,
-            ) as error:  # ValueError: of a snapshot over a limit
+            ) as error:  # the last: a snapshot over a limit
                 log.warning("housekeeping failed; it is tried again", reason=str(error))
 
     async def _look_at_disk(self) -> None:
