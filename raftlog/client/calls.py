@@ -79,6 +79,8 @@ class Caller:
                 where = self._servers.leader
             elif not await self.is_worth_another(failed, target):
                 raise failed
+            elif isinstance(failed, NotLeader):
+                where = self._servers.leader
             if not await patience.wait(getattr(failed, "retry_after_ms", None)):
                 raise failed
 

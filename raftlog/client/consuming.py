@@ -15,6 +15,7 @@ from raftlog.client.failures import CallFailed, failure
 from raftlog.client.patience import Patience
 from raftlog.client.servers import Servers, Target
 from raftlog.client.watermark import Watermark
+from raftlog.errors import NotLeader
 from raftlog.pb.log.v1 import log_pb2 as pb
 
 SILENCE_S_MAX: Final = 5.0  # of a stream, before others are asked whether there is something to be told
@@ -87,6 +88,8 @@ class Consumer:
                 )
             elif not await self._caller.is_worth_another(failed, target):
                 raise failed
+            elif isinstance(failed, NotLeader):
+                where = self._servers.leader  # this one cannot find out how far the log reaches
             if not await patience.wait(getattr(failed, "retry_after_ms", None)):
                 raise failed
 
