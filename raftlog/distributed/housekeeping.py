@@ -58,12 +58,8 @@ class Housekeeping:
                     if time.monotonic() >= retention_at:
                         retention_at = time.monotonic() + RETENTION_INTERVAL_S
                         await self._retain()
-            except (
-                RaftlogError,
-                LogError,
-                OSError,
-                ValueError,
-            ) as error:  # the last: a snapshot over a limit
+            # ValueError: a snapshot is over a limit.
+            except (RaftlogError, LogError, OSError, ValueError) as error:
                 log.warning("housekeeping failed; it is tried again", reason=str(error))
 
     async def _look_at_disk(self) -> None:
