@@ -9,18 +9,21 @@ import random
 import shutil
 import statistics
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from logstore.benchmark.measure import machine
+from tests.raftlog.cluster.load import Load
 from tests.raftlog.cluster.servers import Servers, serving
 
 NODES: Final = 3
 STEADY_S_MAX: Final = 1.0  # between two faults
 PAUSE_S: Final = (0.2, 4.0)  # of SIGSTOP: shorter and longer than an election takes
 PROGRESS: Final = 20  # records acknowledged and consumed, after which the cluster counts as working
+LOOK_S: Final = 0.01
 FINDINGS_MAX: Final = 100  # that are recorded
 
 Fault = Callable[[Servers, random.Random], None]
@@ -84,35 +87,63 @@ FAULTS: Final[dict[str, Fault]] = {
 }
 
 
+class Stalls(threading.Thread):
+    """Watches how long no record at all is acknowledged."""
+
+    def __init__(self, load: Load) -> None:
+        super().__init__(name="stalls")
+        self._load = load
+        self._is_over = threading.Event()
+        self.longest_s = 0.0  # since it was set to 0
+
+    def run(self) -> None:
+        seen, since = self._load.acknowledged, time.perf_counter()
+        while not self._is_over.wait(LOOK_S):
+            now = time.perf_counter()
+            self.longest_s = max(self.longest_s, now - since)
+            if self._load.acknowledged != seen:
+                seen, since = self._load.acknowledged, now
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        self.join()
+
+
 def measure(folder: Path, *, rounds: int, seed: int, tell: Callable[[str], None]) -> dict[str, Any]:
-    """One fault drawn per round; the seconds until PROGRESS more records count from the end of the fault."""
+    """One fault drawn per round; for each how long no record was acknowledged."""
     chance = random.Random(seed)
-    waits: dict[str, list[float]] = {name: [] for name in FAULTS}
-    with tempfile.TemporaryDirectory(dir=folder, prefix="bench-chaos-") as path:
-        with serving(Servers(Path(path)), NODES) as servers:
-            with servers.load() as load:
+    stalls: dict[str, list[float]] = {name: [] for name in FAULTS}
+    with (
+        tempfile.TemporaryDirectory(dir=folder, prefix="bench-chaos-") as path,
+        serving(Servers(Path(path)), NODES) as servers,
+        servers.load() as load,
+    ):
+        load.wait_for_progress(PROGRESS)
+        with Stalls(load) as watch:
+            for number in range(rounds):
+                name = chance.choice(list(FAULTS))
+                watch.longest_s = 0.0
+                FAULTS[name](servers, chance)
                 load.wait_for_progress(PROGRESS)
-                for number in range(rounds):
-                    name = chance.choice(list(FAULTS))
-                    FAULTS[name](servers, chance)
-                    ended = time.perf_counter()
-                    load.wait_for_progress(PROGRESS)
-                    waits[name].append(time.perf_counter() - ended)
-                    servers.wait_for_voters(*servers.servers)
-                    tell(f"{number + 1} of {rounds}: {name}: {waits[name][-1]:.1f} s")
-                    time.sleep(chance.uniform(0.0, STEADY_S_MAX))
-                load.stop()
-                findings = load.findings(list(servers.advertised.values()))
-            acknowledged, consumed = load.acknowledged, load.consumed
+                stalls[name].append(watch.longest_s)
+                servers.wait_for_voters(*servers.servers)
+                tell(f"{number + 1} of {rounds}: {name}: nothing acknowledged for {stalls[name][-1]:.2f} s")
+                time.sleep(chance.uniform(0.0, STEADY_S_MAX))
+        load.stop()
+        findings = load.findings(list(servers.advertised.values()))
     return {
         "machine": machine(),
         "seed": seed,
-        "acknowledged": acknowledged,
-        "consumed": consumed,
+        "acknowledged": load.acknowledged,
+        "consumed": load.consumed,
         "findings": findings[:FINDINGS_MAX],
         "faults": [
             {"name": name, "times": len(seconds), "median_s": round(statistics.median(seconds), 3),
              "max_s": round(max(seconds), 3)}
-            for name, seconds in waits.items() if seconds
+            for name, seconds in stalls.items() if seconds
         ],
     }  # fmt: skip

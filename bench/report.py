@@ -86,7 +86,7 @@ def compare_table(measured: dict[str, Any]) -> Iterator[str]:
 
 
 def chaos_table(measured: dict[str, Any]) -> Iterator[str]:
-    yield "| fault | times | median | longest |"
+    yield "| fault | times | without an acknowledgement, median | longest |"
     yield "|---|---:|---:|---:|"
     for one in measured["faults"]:
         yield f"| {one['name']} | {one['times']} | {one['median_s']:.2f} s | {one['max_s']:.2f} s |"
