@@ -6,7 +6,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Final
+from pathlib import Path
+from typing import Final, NamedTuple
 
 from raftlog import Client
 from raftlog.client.answers import Member, Status
@@ -15,6 +16,7 @@ from raftlog.local_cluster import LocalCluster
 from raftlog.server_process import read_settings, write_settings
 from raftlog.testing.ports import ReservedPorts
 from tests.raftlog.cluster.load import LOOK_S, WAIT_S_MAX, Load
+from tests.raftlog.cluster.proxies import Proxies
 
 FINDINGS_SHOWN: Final = 10
 ASK_S_MAX: Final = 1.0  # for what a server believes: it may be paused
@@ -92,6 +94,9 @@ class Servers(LocalCluster):
             assert time.monotonic() < deadline, f"{trouble}: {self._views()}"
             time.sleep(LOOK_S)
 
+    def process_ids(self) -> dict[str, int]:
+        return {name: server.process_id for name, server in self.servers.items() if server.is_running}
+
     def kill_all(self) -> None:
         for server in self.servers.values():
             server.kill()
@@ -115,6 +120,32 @@ class Servers(LocalCluster):
         server = self.servers[name]
         server.start()
         _ = server.address
+
+
+class Network(NamedTuple):
+    """Servers that know each other by the addresses of proxies."""
+
+    servers: Servers
+    proxies: Proxies
+
+
+@contextmanager
+def serving_by_proxies(folder: Path, nodes: int) -> Iterator[Network]:
+    found: list[Proxies] = []
+
+    def begin(servers: Servers) -> None:
+        targets = {name: int(address.rpartition(":")[2]) for name, address in servers.addresses.items()}
+        proxies = stack.enter_context(Proxies(targets, servers.process_ids))
+        found.append(proxies)
+        peers = [
+            {"name": name, "ip_address": "127.0.0.1", "port": port} for name, port in proxies.ports.items()
+        ]
+        for name, port in proxies.ports.items():
+            servers.settle(name, peers=peers, rpc_advertise_addr=f"127.0.0.1:{port}")
+
+    with ExitStack() as stack:
+        servers = stack.enter_context(serving(Servers(folder), nodes, prepare=begin))
+        yield Network(servers, found[0])
 
 
 @contextmanager

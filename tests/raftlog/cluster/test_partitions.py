@@ -2,57 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack
-from pathlib import Path
-from typing import NamedTuple
+from typing import Final
 
-import pytest
+from tests.raftlog.cluster.servers import Network
 
-from tests.raftlog.cluster.proxies import Proxies
-from tests.raftlog.cluster.servers import Servers, serving
-
-pytestmark = pytest.mark.skipif(
-    not Path("/proc/net/tcp").exists(),
-    reason="proxies find out who calls them by /proc, which only Linux has",
-)
-
-DELAY_S = 0.05
-
-
-class Network(NamedTuple):
-    servers: Servers
-    proxies: Proxies
-
-
-@pytest.fixture(scope="module")
-def whole_network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
-    """Three servers that know each other by the addresses of proxies."""
-    with ExitStack() as stack:
-
-        def begin(servers: Servers) -> None:
-            def processes() -> dict[str, int]:
-                return {name: each.process_id for name, each in servers.servers.items() if each.is_running}
-
-            targets = {name: int(address.rpartition(":")[2]) for name, address in servers.addresses.items()}
-            proxies = stack.enter_context(Proxies(targets, processes))
-            found.append(proxies)
-            peers = [
-                {"name": name, "ip_address": "127.0.0.1", "port": port}
-                for name, port in proxies.ports.items()
-            ]
-            for name, port in proxies.ports.items():
-                servers.settle(name, peers=peers, rpc_advertise_addr=f"127.0.0.1:{port}")
-
-        found: list[Proxies] = []
-        servers = stack.enter_context(serving(Servers(tmp_path_factory.mktemp("network")), 3, prepare=begin))
-        yield Network(servers, found[0])
-
-
-@pytest.fixture
-def network(whole_network: Network) -> Iterator[Network]:
-    yield whole_network
-    whole_network.proxies.heal()
+DELAY_S: Final = 0.05
 
 
 def test_a_leader_that_is_cut_off_is_replaced(network: Network) -> None:
