@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Final, Protocol
 
-from logstore import CorruptLog, LogError, RawEntry
+from logstore import CorruptBatch, CorruptLog, LogError, RawEntry
 from raftlog.distributed.replica import Replica
 from raftlog.engine import NodeId
 from raftlog.errors import RaftlogError
@@ -121,7 +121,7 @@ class Mending:
             try:
                 async for entries in self._peers.entries(node, member.address, first, end):
                     await asyncio.to_thread(replica.log.replace_damaged, entries)
-            except RaftlogError as error:
+            except (RaftlogError, CorruptBatch) as error:  # CorruptBatch: what it sent is no better
                 log.warning("peer could not help", node=replica.id, peer=node, reason=str(error))
             if not await asyncio.to_thread(replica.log.damage, first, end):
                 log.info("damage mended", node=replica.id, first=first, end=end, peer=node)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import shutil
 import threading
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
-from logstore import LogClosed
+from logstore import Kind, LogClosed, RawEntry
 from raftlog.distributed.log import DistributedLog
+from raftlog.distributed.mending import Mending
 from raftlog.engine import NodeId
 from raftlog.errors import MembershipRefused, NodeFailed, NotLeader, OutcomeUnknown
 from raftlog.machines.views import Views
@@ -238,3 +239,33 @@ def test_a_disk_that_was_replaced_while_all_were_down_is_filled_though_its_serve
             cluster.restart(node)
 
         cluster.wait_until(lambda: cluster.ends()["n3"] == 2, "it was not let in")
+
+
+class _Peers:
+    """The first that is asked sends what is none of its entries."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    async def entries(
+        self, node: NodeId, address: str, first: int, end: int
+    ) -> AsyncIterator[Sequence[RawEntry]]:
+        self.asked.append(node)
+        if len(self.asked) == 1:
+            yield [RawEntry(first, 1, Kind.RECORDS, b"no frame")]
+
+
+def test_a_peer_that_sends_nonsense_keeps_nobody_from_asking_the_others(tmp_path: Path) -> None:
+    with Cluster(tmp_path) as cluster:
+        leader = cluster.wait_for_leader()
+        append(cluster, leader, b"a")
+
+        async def fetch(log: DistributedLog) -> list[str]:
+            peers, last = _Peers(), log.replica.applier.applied
+            mending = Mending(log.replica, peers)
+            log.replica.log.damage = lambda first, end: [(first, end)]  # type: ignore[method-assign]
+            await mending._fetch(last, last + 1)
+            await mending.close()
+            return peers.asked
+
+        assert len(call(cluster, leader, fetch)) == 2
