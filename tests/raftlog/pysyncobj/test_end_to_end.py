@@ -1,0 +1,103 @@
+"""Servers on this engine, in processes of their own, with mutual TLS and under load.
+
+The stories are those of tests/raftlog/cluster, and so is the judgement. They show that nothing was lost here, not that
+nothing can be: docs/decisions/0007-pysyncobj-engine.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+import pytest
+
+from raftlog import Client
+from raftlog.local_cluster import LocalCluster
+from tests.raftlog.cluster.conftest import folder as folder
+from tests.raftlog.cluster.conftest import three as three
+from tests.raftlog.cluster.servers import Servers
+from tests.raftlog.cluster.test_certificates import (
+    test_new_certificates_are_used_without_a_restart as test_new_certificates_are_used_without_a_restart,
+)
+from tests.raftlog.cluster.test_membership import (
+    test_a_cluster_grows_from_one_to_five_and_shrinks_again as test_a_cluster_grows_from_one_to_five_and_shrinks_again,
+)
+from tests.raftlog.cluster.test_membership import (
+    test_a_server_that_moves_is_found_at_its_new_address as test_a_server_that_moves_is_found_at_its_new_address,
+)
+from tests.raftlog.cluster.test_partitions import network as network
+from tests.raftlog.cluster.test_partitions import (
+    test_a_follower_that_is_cut_off_catches_up as test_a_follower_that_is_cut_off_catches_up,
+)
+from tests.raftlog.cluster.test_partitions import (
+    test_a_leader_that_hears_nobody_steps_down as test_a_leader_that_hears_nobody_steps_down,
+)
+from tests.raftlog.cluster.test_partitions import (
+    test_a_leader_that_is_cut_off_is_replaced as test_a_leader_that_is_cut_off_is_replaced,
+)
+from tests.raftlog.cluster.test_partitions import (
+    test_a_leader_that_nobody_hears_is_replaced as test_a_leader_that_nobody_hears_is_replaced,
+)
+from tests.raftlog.cluster.test_partitions import whole_network as whole_network
+from tests.raftlog.cluster.test_processes import (
+    test_a_leader_that_hangs_is_replaced_and_learns_of_it as test_a_leader_that_hangs_is_replaced_and_learns_of_it,
+)
+from tests.raftlog.cluster.test_processes import (
+    test_a_server_that_lost_its_disk_is_made_a_voter_again as test_a_server_that_lost_its_disk_is_made_a_voter_again,
+)
+from tests.raftlog.cluster.test_processes import (
+    test_all_can_be_restarted_one_after_another as test_all_can_be_restarted_one_after_another,
+)
+from tests.raftlog.cluster.test_processes import (
+    test_all_killed_at_once_go_on_where_they_were as test_all_killed_at_once_go_on_where_they_were,
+)
+from tests.raftlog.cluster.test_processes import (
+    test_nobody_waits_for_a_follower_that_is_killed as test_nobody_waits_for_a_follower_that_is_killed,
+)
+from tests.raftlog.cluster.test_processes import (
+    test_nothing_is_lost_when_the_leader_is_killed as test_nothing_is_lost_when_the_leader_is_killed,
+)
+from tests.raftlog.cluster.test_proglog_client import client as client
+from tests.raftlog.cluster.test_proglog_client import (
+    test_an_offset_that_does_not_exist_is_refused_as_proglog_does as test_an_offset_that_does_not_exist_is_refused_as_proglog_does,
+)
+from tests.raftlog.cluster.test_proglog_client import (
+    test_its_five_calls_work_at_any_server as test_its_five_calls_work_at_any_server,
+)
+
+# Stories of clusters that this engine cannot be in, and why.
+CANNOT: Final = {
+    "a full disk refuses appends, and is used again when it has room": "PySyncObj cannot take an entry back: the node stops",
+    "a slow way to one follower changes no leader": "the disk is written in the event loop, so heartbeats may be late",
+    "a joining server is a learner until it has caught up": "PySyncObj's observers cannot become voters",
+    "a server whose votes or log are damaged comes back as a learner": "there are no learners; it refuses to start",
+    "a damaged range is fetched from others": "frames are not mended; the node has to be joined anew",
+    "a server far behind is brought up by a snapshot": "there are no snapshots; it is sent the log from its first entry",
+    "truncation and retention of a cluster": "a newcomer needs the whole log",
+    "groups go on where they were": "there are no cursors",
+    "a follower answers linearizable reads": "there is no read index; the client asks the leader",
+    "a leader whose disk stalls hands over": "the disk is written in the event loop: it cannot notice",
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _on_pysyncobj() -> Iterator[None]:
+    """All servers of the stories run on this engine."""
+    create = LocalCluster.create
+
+    def create_on(cluster: LocalCluster, nodes: int, settings: Mapping[str, object] | None = None) -> None:
+        create(cluster, nodes, {**(settings or {}), "engine": "pysyncobj"})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LocalCluster, "create", create_on)
+        yield
+
+
+def test_servers_say_that_they_run_on_it(three: Servers) -> None:
+    with Client(list(three.addresses.values()), tls=three.tls) as client:
+        assert {client.status(address).engine for address in three.addresses.values()} == {"pysyncobj"}
+
+
+@pytest.mark.parametrize("story", CANNOT)
+def test_not_with_this_engine(story: str) -> None:
+    pytest.skip(f"{story}: {CANNOT[story]}")
