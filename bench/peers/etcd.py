@@ -40,7 +40,8 @@ MESSAGES: Final[Mapping[str, Sequence[Field]]] = {
 SINGLE: Final = {("RequestOp", "request_put")}  # a message, and not a list of them
 
 
-def _message_types() -> dict[str, Any]:
+def message_types() -> dict[str, Any]:
+    """The classes of MESSAGES by name."""
     file = descriptor_pb2.FileDescriptorProto(
         name="bench_etcd.proto", package="etcdserverpb", syntax="proto3"
     )
@@ -68,7 +69,7 @@ class EtcdStore:
     groups_in_flight = 8
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
-        self._types = _message_types()
+        self._types = message_types()
         self._put = self._method(channel, "Put", "Put")
         self._txn = self._method(channel, "Txn", "Txn")
         self._range = self._method(channel, "Range", "Range")
@@ -146,4 +147,4 @@ def _leader_among(addresses: Sequence[str]) -> str:
 
 
 def version() -> str:
-    return version_of([program("etcd", "etcd-server"), "--version"])
+    return version_of("etcd", [program("etcd", "etcd-server"), "--version"])

@@ -212,4 +212,4 @@ async def _create_stream(connection: Connection) -> str:
 
 
 def version() -> str:
-    return version_of([program("nats-server", "nats-server"), "--version"])
+    return version_of("nats-server", [program("nats-server", "nats-server"), "--version"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -45,9 +46,11 @@ def program(name: str, package: str) -> str:
     return found
 
 
-def version_of(command: Sequence[str]) -> str:
-    """The first line that it says of itself."""
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0].strip()
+def version_of(name: str, command: Sequence[str]) -> str:
+    """The name, and the first version number that the command says."""
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = re.search(r"\d+(\.\d+)+", said)
+    return f"{name} {found[0]}" if found else name
 
 
 @contextmanager

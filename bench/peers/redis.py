@@ -140,4 +140,4 @@ async def _replicas_are_there(connection: Connection) -> None:
 
 
 def version() -> str:
-    return version_of([program("redis-server", "redis-server"), "--version"])
+    return version_of("Redis", [program("redis-server", "redis-server"), "--version"])
