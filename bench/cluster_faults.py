@@ -26,6 +26,7 @@ class Load:
 
     client: AsyncClient
     answered: list[tuple[float, float]] = field(default_factory=list)  # (when sent, when acknowledged)
+    failed: list[CallFailed] = field(default_factory=list)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def run(self) -> None:
@@ -37,7 +38,11 @@ class Load:
 
     async def _append(self) -> None:
         sent = time.perf_counter()
-        await self.client.append(b"x" * 100)
+        try:
+            await self.client.append(b"x" * 100)
+        except CallFailed as error:
+            self.failed.append(error)
+            return
         self.answered.append((sent, time.perf_counter()))
 
     async def first_after(self, moment: float) -> float:
@@ -62,16 +67,15 @@ async def _kills(cluster: Cluster, sizes: Sizes, notes: Notes) -> None:
         finally:
             running.cancel()
             await asyncio.wait((running, *load.tasks))
-    failed = [task for task in load.tasks if task.done() and task.exception()]
-    if failed:
-        raise RuntimeError(f"{len(failed)} appends failed, the first: {failed[0].exception()}")
+    if load.failed:
+        raise RuntimeError(f"{len(load.failed)} appends failed, the first: {load.failed[0]}")
 
 
 async def _kill_once(cluster: Cluster, load: Load, watcher: AsyncClient, notes: Notes) -> None:
     old = await leader_of(watcher)
     load.answered.clear()
     killed = time.perf_counter()
-    cluster.local.servers[old].kill()
+    await asyncio.to_thread(cluster.local.servers[old].kill)
     others = [address for name, address in cluster.local.addresses.items() if name != old]
     led, acknowledged = await asyncio.gather(_new_leader(watcher, others), load.first_after(killed))
     notes.add("kill_until_leader", "from SIGKILL to a server that leads", "s", led - killed)
