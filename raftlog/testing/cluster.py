@@ -287,6 +287,10 @@ class Cluster:
         """Let the server go on. One that is not paused is no error."""
         self._require_running(node).resume()
 
+    def slow_down_disk(self, node: str, seconds: float) -> None:
+        """Let each sync of the server's disk take so much longer, until it is killed or restarted; 0: no longer."""
+        self._require_running(node).slow_down_disk(seconds)
+
     def partition(self, *groups: Sequence[str]) -> None:
         """From now on servers hear those of their own group alone; those that are in no group are one together.
 

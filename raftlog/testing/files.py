@@ -1,4 +1,4 @@
-"""The operating system's files, until the process that writes them is said to be dead."""
+"""The operating system's files, until the process that writes them is said to be dead; as slow as is asked for."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ class MortalFileSystem(OsFileSystem):
     """
 
     def __init__(self) -> None:
+        self.sync_delay_s = 0.0  # how much longer each sync of a file takes
         self._is_dead = False
         self._is_buried = threading.Event()
 
@@ -35,6 +36,10 @@ class MortalFileSystem(OsFileSystem):
             return True
         self._is_buried.wait(BURIED_S_MAX)
         return False
+
+    def wait_for_disk(self) -> None:
+        if self.sync_delay_s:
+            self._is_buried.wait(self.sync_delay_s)
 
     def require_alive(self) -> None:
         if not self.is_alive():
@@ -84,5 +89,6 @@ class _MortalFile(OsFile):
             super().truncate(size)
 
     def sync(self) -> None:
+        self._fs.wait_for_disk()
         if self._fs.is_alive():
             super().sync()

@@ -92,9 +92,9 @@ class Proxies:
         task.add_done_callback(self._serving.discard)
 
     async def _serve(self, name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        caller = self._caller(writer.get_extra_info("peername")[1], self.ports[name])
         there: asyncio.StreamWriter | None = None
         try:
+            caller = self._caller(writer.get_extra_info("peername")[1], self.ports[name])
             await self._let_pass(caller, name)
             answers, there = await asyncio.open_connection("127.0.0.1", self._targets[name])
             await asyncio.gather(
@@ -151,12 +151,12 @@ def _has_open(process: int, link: str) -> bool:
     folder = f"/proc/{process}/fd"
     try:
         return any(_link_at(f"{folder}/{number}") == link for number in os.listdir(folder))
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
 
 
 def _link_at(path: str) -> str:
     try:
         return os.readlink(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return ""  # closed meanwhile

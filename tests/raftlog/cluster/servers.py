@@ -38,6 +38,10 @@ class Servers(LocalCluster):
 
         With `refusal`, errors that say this are right.
         """
+        ended = [
+            f"{name} ended: {server.tail}" for name, server in self.servers.items() if not server.is_running
+        ]
+        assert not ended, "\n".join(ended)
         load.stop()
         load.errors = [error for error in load.errors if refusal is None or refusal not in error]
         findings = load.findings(list(self.advertised.values()))

@@ -126,6 +126,28 @@ def test_a_paused_follower_does_not_hold_up_others(cluster: Cluster) -> None:
     assert cluster.wait_until_equal() == 10
 
 
+@pytest.mark.raftlog_cluster(settings={"persist_timeout_ms": 300})
+def test_a_leader_whose_disk_stalls_hands_over(cluster: Cluster) -> None:
+    leader = cluster.wait_for_leader()
+    client = cluster.client()
+
+    cluster.slow_down_disk(leader, 2.0)
+    client.append(b"value")
+    cluster.wait_until(lambda: cluster.leader() in others(cluster, leader), "it leads still")
+    cluster.slow_down_disk(leader, 0.0)
+
+    assert cluster.wait_until_equal() == 1
+
+
+def test_a_follower_with_a_slow_disk_holds_nobody_up(cluster: Cluster) -> None:
+    leader = cluster.wait_for_leader()
+    cluster.slow_down_disk(others(cluster, leader)[0], 5.0)
+
+    client = cluster.client()
+    assert [client.append(b"%d" % number) for number in range(10)] == list(range(10))
+    assert cluster.leader() == leader
+
+
 def test_a_server_that_is_stopped_hands_over(cluster: Cluster) -> None:
     leader = cluster.wait_for_leader()
 
