@@ -13,57 +13,38 @@ import pytest
 
 from raftlog import Client
 from raftlog.local_cluster import LocalCluster
-from tests.raftlog.cluster.conftest import folder as folder
-from tests.raftlog.cluster.conftest import three as three
+from tests.raftlog.cluster import (
+    conftest,
+    test_certificates,
+    test_membership,
+    test_partitions,
+    test_processes,
+    test_proglog_client,
+)
 from tests.raftlog.cluster.servers import Servers
-from tests.raftlog.cluster.test_certificates import (
-    test_new_certificates_are_used_without_a_restart as test_new_certificates_are_used_without_a_restart,
-)
-from tests.raftlog.cluster.test_membership import (
-    test_a_cluster_grows_from_one_to_five_and_shrinks_again as test_a_cluster_grows_from_one_to_five_and_shrinks_again,
-)
-from tests.raftlog.cluster.test_membership import (
-    test_a_server_that_moves_is_found_at_its_new_address as test_a_server_that_moves_is_found_at_its_new_address,
-)
-from tests.raftlog.cluster.test_partitions import network as network
-from tests.raftlog.cluster.test_partitions import (
-    test_a_follower_that_is_cut_off_catches_up as test_a_follower_that_is_cut_off_catches_up,
-)
-from tests.raftlog.cluster.test_partitions import (
-    test_a_leader_that_hears_nobody_steps_down as test_a_leader_that_hears_nobody_steps_down,
-)
-from tests.raftlog.cluster.test_partitions import (
-    test_a_leader_that_is_cut_off_is_replaced as test_a_leader_that_is_cut_off_is_replaced,
-)
-from tests.raftlog.cluster.test_partitions import (
-    test_a_leader_that_nobody_hears_is_replaced as test_a_leader_that_nobody_hears_is_replaced,
-)
-from tests.raftlog.cluster.test_partitions import whole_network as whole_network
-from tests.raftlog.cluster.test_processes import (
-    test_a_leader_that_hangs_is_replaced_and_learns_of_it as test_a_leader_that_hangs_is_replaced_and_learns_of_it,
-)
-from tests.raftlog.cluster.test_processes import (
-    test_a_server_that_lost_its_disk_is_made_a_voter_again as test_a_server_that_lost_its_disk_is_made_a_voter_again,
-)
-from tests.raftlog.cluster.test_processes import (
-    test_all_can_be_restarted_one_after_another as test_all_can_be_restarted_one_after_another,
-)
-from tests.raftlog.cluster.test_processes import (
-    test_all_killed_at_once_go_on_where_they_were as test_all_killed_at_once_go_on_where_they_were,
-)
-from tests.raftlog.cluster.test_processes import (
-    test_nobody_waits_for_a_follower_that_is_killed as test_nobody_waits_for_a_follower_that_is_killed,
-)
-from tests.raftlog.cluster.test_processes import (
-    test_nothing_is_lost_when_the_leader_is_killed as test_nothing_is_lost_when_the_leader_is_killed,
-)
-from tests.raftlog.cluster.test_proglog_client import client as client
-from tests.raftlog.cluster.test_proglog_client import (
-    test_an_offset_that_does_not_exist_is_refused_as_proglog_does as test_an_offset_that_does_not_exist_is_refused_as_proglog_does,
-)
-from tests.raftlog.cluster.test_proglog_client import (
-    test_its_five_calls_work_at_any_server as test_its_five_calls_work_at_any_server,
-)
+
+three, folder = conftest.three, conftest.folder
+whole_network, network = conftest.whole_network, conftest.network
+client = test_proglog_client.client
+
+test_killed_leader = test_processes.test_nothing_is_lost_when_the_leader_is_killed
+test_killed_follower = test_processes.test_nobody_waits_for_a_follower_that_is_killed
+test_paused_leader = test_processes.test_a_leader_that_hangs_is_replaced_and_learns_of_it
+test_all_killed = test_processes.test_all_killed_at_once_go_on_where_they_were
+test_rolling_restart = test_processes.test_all_can_be_restarted_one_after_another
+test_lost_disk = test_processes.test_a_server_that_lost_its_disk_is_made_a_voter_again
+
+test_leader_cut_off = test_partitions.test_a_leader_that_is_cut_off_is_replaced
+test_follower_cut_off = test_partitions.test_a_follower_that_is_cut_off_catches_up
+test_leader_that_hears_nobody = test_partitions.test_a_leader_that_hears_nobody_steps_down
+test_leader_that_nobody_hears = test_partitions.test_a_leader_that_nobody_hears_is_replaced
+
+test_growing_and_shrinking = test_membership.test_a_cluster_grows_from_one_to_five_and_shrinks_again
+test_moving = test_membership.test_a_server_that_moves_is_found_at_its_new_address
+test_new_certificates = test_certificates.test_new_certificates_are_used_without_a_restart
+
+test_proglog_calls = test_proglog_client.test_its_five_calls_work_at_any_server
+test_proglog_refusals = test_proglog_client.test_an_offset_that_does_not_exist_is_refused_as_proglog_does
 
 # Stories of clusters that this engine cannot be in, and why.
 CANNOT: Final = {
