@@ -23,7 +23,7 @@ from raftlog.raft_engine import RaftEngine
 from raftlog.runtime.logging import get_logger
 from raftlog.runtime.metrics import LogFigures, Metrics
 from raftlog.server.admin import AdminServer, make_app
-from raftlog.server.cluster_service import ClusterLog
+from raftlog.server.cluster_service import ClusterLog, ClusterStatus
 from raftlog.server.forwarding import Forwarder
 from raftlog.server.health import Health, start_health_server
 from raftlog.server.readiness import Readiness
@@ -230,7 +230,6 @@ class Agent:
         front = Front(config, commit_log, forwarder, metrics=self.metrics, health=self.health)
         await front.start(listener.grpc_target)
         parts.push_async_callback(self._stop_serving, front, commit_log)
-        listener.start()
 
         for work in (self._look_after(), *engine.work()):
             parts.push_async_callback(_cancel, asyncio.create_task(work))
@@ -267,9 +266,19 @@ class Agent:
         while True:
             failure = "" if engine.failure is None else str(engine.failure)
             readiness.look(failure=failure, leader_id=engine.leader or "", now=time.monotonic())
+            self._count(self.log.status())
             if engine.is_to_begin_anew:
                 self._end(EXIT_REPLACED)
             await engine.wait_for_change(LOOK_INTERVAL_S)
+
+    def _count(self, status: ClusterStatus) -> None:
+        metrics = self.metrics
+        metrics.raft_term.set(status.term)
+        metrics.raft_leads.set(status.role == "leader")
+        metrics.raft_has_leader.set(bool(status.leader_id))
+        metrics.raft_last_index.set(status.last_index)
+        metrics.raft_commit_index.set(status.commit_index)
+        metrics.raft_applied_index.set(status.applied_index)
 
     def _end(self, code: int) -> None:
         assert self.failed is not None

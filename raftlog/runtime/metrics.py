@@ -83,6 +83,17 @@ class Metrics:
         self.log_bytes = self._gauge("log_bytes", "Bytes of the log's files.")
         self.log_segments = self._gauge("log_segments", "Files of the log.")
 
+        self.raft_term = self._gauge("raft_term", "The latest term that this server has seen.")
+        self.raft_leads = self._gauge(
+            "raft_leads", "1 while this server leads; the sum over a cluster is to be 1."
+        )
+        self.raft_has_leader = self._gauge("raft_has_leader", "1 while this server knows who leads.")
+        self.raft_last_index = self._gauge("raft_last_index", "The last entry of this server's log.")
+        self.raft_commit_index = self._gauge("raft_commit_index", "The last entry known to be on a quorum.")
+        self.raft_applied_index = self._gauge(
+            "raft_applied_index", "The last entry that this server's views hold."
+        )
+
         self.serving = self._gauge("serving", "1 while the health check says SERVING.")
         self.certificate_ends = self._gauge(
             "certificate_ends_timestamp_seconds", "When the server's certificate expires, as a Unix time."

@@ -591,3 +591,22 @@ def test_clients_are_told_an_address_that_they_can_use(
             assert server.rpc_addr == expected.format(port=agent.rpc_port)
 
     run(scenario())
+
+
+def test_the_metrics_tell_who_leads_and_how_far_the_log_is_committed(
+    tmp_path: Path, certificates: Path
+) -> None:
+    async def scenario() -> None:
+        async with serving(tmp_path, certificates) as agent, client_of(agent, certificates) as client:
+            await client.append(b"x")
+
+            def value(name: str) -> float | None:
+                return agent.metrics.registry.get_sample_value(f"raftlog_raft_{name}")
+
+            last = agent.log.status().last_index
+            while value("commit_index") != last:
+                await asyncio.sleep(0.01)
+            assert (value("leads"), value("has_leader"), value("term")) == (1, 1, 1)
+            assert value("last_index") == value("applied_index") == last
+
+    run(scenario())
