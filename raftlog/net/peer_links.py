@@ -47,6 +47,7 @@ log = logging.getLogger(__name__)
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
+CLOSE_S_MAX: Final = 2.0  # for what was said last and the goodbye of TLS; then connections are cut
 STRANGERS_MAX: Final = 64  # servers not in the list of members; a new one knows nobody before a leader calls
 
 
@@ -117,6 +118,7 @@ class PeerLinks:
         self._quiet = QuietLog(log, self._loop.time)
         self._peers: dict[NodeId, Peer] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._open: set[Connection] = set()  # that were dialled or accepted, and have not ended
         self._is_receiving_bulk = True
         self._is_closed = False
         self.set_members(addresses)
@@ -214,6 +216,7 @@ class PeerLinks:
         """A connection on which `node` has said who it is, or an error of ours."""
         address = peer.address.address
         connection = await self._stream_layer.dial(address, self._limits.dial_s_max)
+        self._take_over(connection)
         try:
             hello = Hello(to=node, lane=lane, **self._introduction())
             welcome = await say_hello(connection, hello)
@@ -253,6 +256,7 @@ class PeerLinks:
                 connection = await self._stream_layer.accept()
             except ConnectionAbortedError:
                 return
+            self._take_over(connection)
             admitting = self._spawn(self._admit(connection))
             admitting.add_done_callback(partial(_abort_if_cancelled, connection))
 
@@ -349,7 +353,7 @@ class PeerLinks:
         return {node: peer.statistics() for node, peer in sorted(self._peers.items())}
 
     async def close(self) -> None:
-        """End all connections and take no more. The stream layer is its owner's."""
+        """End all connections and take no more; returns when they have ended. The stream layer is its owner's."""
         if self._is_closed:
             return
         self._is_closed = True
@@ -362,6 +366,18 @@ class PeerLinks:
                 self._spawn(outbound.close())
         if self._tasks:
             await asyncio.wait(self._tasks)
+        await self._wait_for_ends()
+        for connection in list(self._open):
+            connection.abort("this server is stopping")
+        await self._wait_for_ends()
+
+    async def _wait_for_ends(self) -> None:
+        if self._open:
+            await asyncio.wait([connection.ended for connection in self._open], timeout=CLOSE_S_MAX)
+
+    def _take_over(self, connection: Connection) -> None:
+        self._open.add(connection)
+        connection.ended.add_done_callback(lambda _: self._open.discard(connection))
 
     def _introduction(self) -> dict[str, Any]:
         return introduction(self._node_id, self._identity, members_version=self._members_version)

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from raftlog.engine import NodeId
+from raftlog.net.connection import Connection
 from raftlog.net.handshake import MESSAGE, REFUSAL, WELCOME, Hello, Identity, Lane, introduction
 from raftlog.net.listener import Listener
-from raftlog.net.peer_links import LinkLimits
+from raftlog.net.peer_links import CLOSE_S_MAX, MIB, LinkLimits
 from raftlog.net.throttle import Throttle
 from raftlog.raft.configuration import Configuration
 from raftlog.raft.messages import (
@@ -27,7 +28,7 @@ from raftlog.raft.messages import (
 )
 
 from .conftest import Run
-from .nodes import N1, N2, N3, Node, node, stream_layer, until
+from .nodes import DEADLINE_S, N1, N2, N3, Node, node, stream_layer, until
 
 Members = dict[NodeId, tuple[str, str]]
 
@@ -511,5 +512,49 @@ def test_closing_ends_every_connection(run: Run, caplog: pytest.LogCaptureFixtur
             await until(lambda: not two.links.statistics()[N1].is_connected)
             one.links.send(N2, append(2))
             await until(lambda: one.unreachable)
+
+    run(scenario())
+
+
+# ── the end ──
+
+
+@pytest.mark.parametrize("is_tls", [True, False], ids=["tls", "plain"])
+def test_closing_returns_when_the_connections_have_ended(
+    run: Run, certificates: Path, monkeypatch: pytest.MonkeyPatch, is_tls: bool
+) -> None:
+    connections: list[Connection] = []
+    made = Connection.connection_made
+
+    def note(connection: Connection, transport: asyncio.BaseTransport) -> None:
+        connections.append(connection)
+        made(connection, transport)
+
+    monkeypatch.setattr(Connection, "connection_made", note)
+
+    async def scenario() -> None:
+        async with cluster(N1, N2, certificates=certificates if is_tls else None) as (one, two):
+            await sent(one, two, append(2))
+            await asyncio.gather(one.links.close(), two.links.close())
+
+            assert (
+                len(connections) >= 6
+            )  # both ends of one connection for control each way, and of one for bulk
+            assert [each for each in connections if not each.ended.done()] == []
+
+    run(scenario())
+
+
+def test_closing_cuts_connections_to_who_does_not_listen(run: Run) -> None:
+    async def scenario() -> None:
+        async with cluster(N1, N2) as (one, two):
+            await sent(one, two, append(2))
+            two.links.pause_bulk()
+            while not one.links.statistics()[N2].queued_bytes:
+                one.links.send(N2, append(3, bytes(MIB)))
+                await asyncio.sleep(0.01)
+
+            async with asyncio.timeout(CLOSE_S_MAX + DEADLINE_S):
+                await one.links.close()
 
     run(scenario())

@@ -9,7 +9,6 @@ from typing import Self
 
 from logstore import Config
 from raftlog.engine import NodeId
-from raftlog.net.connection import Connection
 from raftlog.net.handshake import Identity
 from raftlog.net.listener import Listener
 from raftlog.net.stream_layer import StreamLayer
@@ -21,22 +20,6 @@ DEADLINE_S = 30.0  # of whatever a test waits for; far more than any needs
 CLUSTER_ID = "7d1f0c1e-0000-4000-8000-000000000001"
 
 
-class Layer(StreamLayer):
-    """Remembers its connections, because one that is still being closed when its loop ends is warned of."""
-
-    connections: list[Connection]
-
-    async def accept(self) -> Connection:
-        return self._remember(await super().accept())
-
-    async def dial(self, address: str, timeout: float) -> Connection:
-        return self._remember(await super().dial(address, timeout))
-
-    def _remember(self, connection: Connection) -> Connection:
-        self.connections.append(connection)
-        return connection
-
-
 class Cluster:
     """Its nodes by name. Listeners stay open while a node is stopped, so that its address stays its own."""
 
@@ -45,7 +28,7 @@ class Cluster:
         self.logs: dict[str, SyncObjLog] = {}
         self._tls = TlsFiles.in_folder(certificates, "peer")
         self._listeners: dict[str, Listener] = {}
-        self._layers: dict[str, Layer] = {}
+        self._layers: dict[str, StreamLayer] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -64,8 +47,7 @@ class Cluster:
 
     def start(self, name: str, members: Iterable[str], *, joins: bool = False) -> SyncObjLog:
         address = self.address(name)
-        self._layers[name] = layer = Layer(self._listeners[name], self._tls, self._tls)
-        layer.connections = []
+        self._layers[name] = layer = StreamLayer(self._listeners[name], self._tls, self._tls)
         node, known = NodeId(name), {NodeId(member): self.address(member) for member in members}
         journal = Journal(self.folder / name, Config(), node=node, cluster_id=CLUSTER_ID, members=known)
         self.logs[name] = SyncObjLog(
@@ -85,9 +67,7 @@ class Cluster:
 
     async def stop(self, name: str) -> None:
         await self.logs.pop(name).close()
-        layer = self._layers.pop(name)
-        await layer.close()
-        await until(lambda: all(connection.ended.done() for connection in layer.connections))
+        await self._layers.pop(name).close()
 
     async def leader(self) -> SyncObjLog:
         """Of the nodes that run, once one of them leads and can take appends."""
