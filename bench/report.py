@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from bench.aims import aims_table, beside_etcd
 from logstore.cli.bench import shown
 from tests.raftlog.sim.mutation import load_mutants
 
@@ -75,6 +76,7 @@ def cluster_table(measured: dict[str, Any]) -> Iterator[str]:
 
 def compare_table(measured: dict[str, Any]) -> Iterator[str]:
     """By case; the ratio is to raftlog, which comes first."""
+    yield from beside_etcd(measured["results"])
     yield from _rates(measured)
     yield ""
     yield "| subject | version | `many` is |"
@@ -83,6 +85,12 @@ def compare_table(measured: dict[str, Any]) -> Iterator[str]:
         yield f"| {one['name']} | {one['version']} | {one['many']} |"
     for one in measured["skipped"]:
         yield f"| {one['name']} | left out: {one['why']} | |"
+
+
+def _cluster(measured: dict[str, Any]) -> Iterator[str]:
+    yield from aims_table(measured["results"])
+    yield ""
+    yield from cluster_table(measured)
 
 
 def chaos_table(measured: dict[str, Any]) -> Iterator[str]:
@@ -135,5 +143,5 @@ def _mutants(measured: dict[str, Any]) -> Iterator[str]:
 
 
 _TABLES: Final[dict[str, Callable[[dict[str, Any]], Iterator[str]]]] = {
-    "chaos": chaos_table, "cluster": cluster_table, "compare": compare_table, "mutants": _mutants, "pysyncobj": _simulated, "simulation": _simulated,
+    "chaos": chaos_table, "cluster": _cluster, "compare": compare_table, "mutants": _mutants, "pysyncobj": _simulated, "simulation": _simulated,
 }  # fmt: skip

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench import cluster, compare
+from bench.aims import aims_table, beside_etcd
 from bench.cluster_case import Sizes, by_role
 from bench.peers import redis
 from bench.peers.etcd import message_types
@@ -68,6 +69,39 @@ def test_the_table_of_a_cluster_shows_how_many_values_there_are() -> None:
     measured = as_json([Series("kill", "leader", "s", "-", [0.25, 0.5, 2.0])])
 
     assert list(cluster_table(measured))[2:] == ["| kill | leader | s | - | 3 | 0.5 | 0.25 | 2 |"]
+
+
+def test_aims_that_were_missed_or_not_measured_say_so() -> None:
+    measured = as_json(
+        [
+            Series("idle", "leader", "% of a core", "-", [1.0]),
+            Series("idle", "a follower", "% of a core", "-", [3.0]),
+            Series("kill_until_acknowledged", "first record", "s", "-", [0.5, 1.5, 0.25]),
+            Series("batches_100_b", "1,000 x 100 B", "records/s", "-", [500_000]),
+            Series("batches_100_b", "10,000 x 100 B", "records/s", "-", [100]),
+        ]
+    )
+
+    lines = list(aims_table(measured["results"]))
+
+    assert "| 100 B, merging producer: 200,000 records/s | not measured |" in lines
+    assert "| 100 B, ready batches of 1,000: 500,000 records/s | 500,000/s |" in lines
+    assert "| the same: better a million | 500,000/s: **missed** |" in lines
+    assert "| SIGKILL of the leader: less than 2 s without one, at most | 1.5 s |" in lines
+    assert "| idle: under 3 % of a core per node | 3 %: **missed** |" in lines
+
+
+@pytest.mark.parametrize(("ours", "end"), [(101.0, "100/s."), (100.0, "100/s: **missed**.")])
+def test_one_record_at_a_time_is_to_be_ahead_of_etcd(ours: float, end: str) -> None:
+    series = [
+        Series("one_at_a_time", name, "records/s", "power, quorum", [rate])
+        for name, rate in (("raftlog", ours), ("etcd", 100.0))
+    ]
+
+    said = next(beside_etcd(as_json(series)["results"]))
+
+    assert said == f"One record at a time was to be ahead of etcd's: {ours:.0f}/s against {end}"
+    assert list(beside_etcd(as_json(series[:1])["results"])) == []
 
 
 def test_the_table_of_faults_says_what_was_found_wrong() -> None:

@@ -8,15 +8,11 @@ from importlib.metadata import version as version_of_package
 from pathlib import Path
 from typing import Final
 
-from bench.cluster_case import leader_of
 from bench.cluster_rates import ready_producer
 from bench.peers.peer import QUORUM_POWER
 from logstore import RecordBatch
 from raftlog.client.async_client import AsyncClient
-from raftlog.client.connection import Connection
-from raftlog.local_cluster import LocalCluster, local_cluster
-from raftlog.net.tls import channel_credentials
-from raftlog.pb.log.v1 import log_pb2 as pb
+from raftlog.local_cluster import local_cluster
 
 NODES: Final = 3
 SURVIVES: Final = QUORUM_POWER
@@ -43,40 +39,24 @@ class RaftlogStore:
         return count
 
 
-class PlainStore(RaftlogStore):
-    """Calls at the leader without a producer's id, which the engine pysyncobj does not take."""
-
-    def __init__(self, client: AsyncClient, leader: Connection) -> None:
-        super().__init__(client)
-        self._leader = leader
-
-    async def append(self, value: bytes) -> None:
-        await self._leader.log.Produce(pb.ProduceRequest(record=pb.Record(value=value)))
-
-    async def append_group(self, values: Sequence[bytes]) -> None:
-        batch = RecordBatch.encode(values).to_bytes()
-        await self._leader.log.ProduceBatch(pb.ProduceBatchRequest(batch=batch))
-
-
 @asynccontextmanager
 async def raft(folder: Path) -> AsyncIterator[RaftlogStore]:
-    with local_cluster(folder, NODES) as cluster:
-        async with _client(cluster) as client:
-            yield RaftlogStore(client)
+    async with _connected(folder, "raft") as store:
+        yield store
 
 
 @asynccontextmanager
-async def pysyncobj_engine(folder: Path) -> AsyncIterator[PlainStore]:
-    with local_cluster(folder, NODES, {"engine": "pysyncobj"}) as cluster:
-        async with _client(cluster) as client:
-            address = cluster.addresses[await leader_of(client)]
-            leader = Connection(address, channel_credentials(cluster.tls))
-            yield PlainStore(client, leader)
-            await leader.close()
+async def pysyncobj_engine(folder: Path) -> AsyncIterator[RaftlogStore]:
+    async with _connected(folder, "pysyncobj") as store:
+        yield store
 
 
-def _client(cluster: LocalCluster) -> AsyncClient:
-    return AsyncClient(list(cluster.addresses.values()), tls=cluster.tls, timeout_s=30.0)
+@asynccontextmanager
+async def _connected(folder: Path, engine: str) -> AsyncIterator[RaftlogStore]:
+    with local_cluster(folder, NODES, {"engine": engine}) as cluster:
+        addresses = list(cluster.addresses.values())
+        async with AsyncClient(addresses, tls=cluster.tls, timeout_s=30.0) as client:
+            yield RaftlogStore(client)
 
 
 def version() -> str:
