@@ -12,17 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+import uvloop
+
 from bench import cluster_faults, cluster_idle, cluster_rates
 from bench.cluster_case import Case, Cluster, Notes, Sizes
 from logstore.benchmark.measure import Series, warm_memory
 from raftlog.local_cluster import local_cluster
-
-try:
-    import uvloop
-
-    new_loop: Callable[[], asyncio.AbstractEventLoop] | None = uvloop.new_event_loop
-except ImportError:
-    new_loop = None
 
 NODES: Final = 3
 FULL: Final = Sizes(seconds=3.0, consumed=3_000_000, singles=2_000, idle_s=10.0, kills=30, gigabytes=10)
@@ -70,5 +65,5 @@ def running(folder: Path, settings: Mapping[str, object]) -> Iterator[Cluster]:
 
 def run_async(coroutine: Coroutine[Any, Any, T]) -> T:
     """In the event loop that the servers have too."""
-    with asyncio.Runner(loop_factory=new_loop) as runner:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(coroutine)
