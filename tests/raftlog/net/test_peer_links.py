@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
+import raftlog.net.stream_layer
 from raftlog.engine import NodeId
 from raftlog.net.connection import Connection
 from raftlog.net.handshake import MESSAGE, REFUSAL, WELCOME, Hello, Identity, Lane, introduction
 from raftlog.net.listener import Listener
 from raftlog.net.peer_links import CLOSE_S_MAX, MIB, LinkLimits
+from raftlog.net.stream_layer import StreamLayer
 from raftlog.net.throttle import Throttle
 from raftlog.raft.configuration import Configuration
 from raftlog.raft.messages import (
@@ -523,29 +525,38 @@ def test_closing_ends_every_connection(run: Run, caplog: pytest.LogCaptureFixtur
 def test_closing_returns_when_the_connections_have_ended(
     run: Run, certificates: Path, monkeypatch: pytest.MonkeyPatch, is_tls: bool
 ) -> None:
-    connections: list[Connection] = []
-    made = Connection.connection_made
+    taken: list[tuple[StreamLayer, Connection]] = []
+    accept, dial = StreamLayer.accept, StreamLayer.dial
 
-    def note(connection: Connection, transport: asyncio.BaseTransport) -> None:
-        connections.append(connection)
-        made(connection, transport)
+    async def noted_accept(layer: StreamLayer) -> Connection:
+        taken.append((layer, await accept(layer)))
+        return taken[-1][1]
 
-    monkeypatch.setattr(Connection, "connection_made", note)
+    async def noted_dial(layer: StreamLayer, address: str, timeout: float) -> Connection:
+        taken.append((layer, await dial(layer, address, timeout)))
+        return taken[-1][1]
+
+    monkeypatch.setattr(StreamLayer, "accept", noted_accept)
+    monkeypatch.setattr(StreamLayer, "dial", noted_dial)
 
     async def scenario() -> None:
         async with cluster(N1, N2, certificates=certificates if is_tls else None) as (one, two):
             await sent(one, two, append(2))
-            await asyncio.gather(one.links.close(), two.links.close())
+            of_one = [connection for layer, connection in taken if layer is one.layer]
 
-            assert (
-                len(connections) >= 6
-            )  # both ends of one connection for control each way, and of one for bulk
-            assert [each for each in connections if not each.ended.done()] == []
+            await one.links.close()
+
+            assert len(of_one) >= 3  # for control both ways, for bulk one way
+            assert [connection for connection in of_one if not connection.ended.done()] == []
 
     run(scenario())
 
 
-def test_closing_cuts_connections_to_who_does_not_listen(run: Run) -> None:
+def test_closing_cuts_connections_to_who_does_not_listen(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        raftlog.net.stream_layer, "UNACKNOWLEDGED_MS_MAX", 60_000
+    )  # which would cut them, too
+
     async def scenario() -> None:
         async with cluster(N1, N2) as (one, two):
             await sent(one, two, append(2))
