@@ -18,7 +18,7 @@ from raftlog.net.handshake import refuse
 from raftlog.net.listener import RAFT_BYTE, Accepted, Listener
 from raftlog.net.peer_tls import TlsContext
 from raftlog.net.quiet_log import QuietLog
-from raftlog.net.sockets import prepare
+from raftlog.net.sockets import let_go, prepare
 from raftlog.net.tls import TlsFiles
 
 log = logging.getLogger(__name__)
@@ -76,12 +76,7 @@ class StreamLayer:
         try:
             host, port = split_address(address)
             async with asyncio.timeout_at(answer_by):
-                connected = await _connect(host, port)
-                try:
-                    return await self._begin(connected, host, address, answer_by)
-                except BaseException:
-                    connected.close()
-                    raise
+                return await self._begin(host, port, address, answer_by)
         except TimeoutError as error:
             raise Unreachable(f"{address}: no answer within {timeout:g} s") from error
         except ssl.SSLCertVerificationError as error:
@@ -101,18 +96,40 @@ class StreamLayer:
                 connection.abort("this server is stopping")
         self._ready.put_nowait(None)
 
-    async def _begin(self, connected: socket.socket, host: str, address: str, answer_by: float) -> Connection:
+    async def _begin(self, host: str, port: int, address: str, answer_by: float) -> Connection:
+        """Connect, say that this is a server, and begin TLS.
+
+        The loop makes the socket itself: of one that it is given, uvloop forgets to take possession if the other side
+        ends the connection at once. Then both close its descriptor, the second one when it is another connection's.
+        """
         loop = asyncio.get_running_loop()
-        await loop.sock_sendall(connected, RAFT_BYTE)
         tls = self._peer_tls
         connection = Connection(address, answer_by=answer_by)
-        await loop.create_connection(
-            lambda: connection,
-            sock=connected,
-            ssl=tls.current() if tls is not None else None,
-            server_hostname=host if tls is not None else None,
-            ssl_shutdown_timeout=SHUTDOWN_S_MAX if tls is not None else None,
-        )
+        transport, _ = await loop.create_connection(asyncio.Protocol, host, port)
+        try:
+            info = transport.get_extra_info("socket")
+            with socket.fromfd(
+                info.fileno(), info.family, socket.SOCK_STREAM
+            ) as same:  # another descriptor of it
+                prepare(same, unacknowledged_ms_max=UNACKNOWLEDGED_MS_MAX)
+            transport.write(RAFT_BYTE)
+            if tls is None:
+                transport.set_protocol(connection)
+                connection.connection_made(transport)
+                return connection
+            secured = await loop.start_tls(
+                transport,
+                connection,
+                tls.current(),
+                server_hostname=host,
+                ssl_shutdown_timeout=SHUTDOWN_S_MAX,
+            )
+            if secured is None or secured.is_closing():
+                raise ConnectionResetError("the other side ended the connection")
+            connection.connection_made(secured)
+        except BaseException:
+            transport.abort()
+            raise
         return connection
 
     async def _accept_all(self) -> None:
@@ -142,7 +159,7 @@ class StreamLayer:
                     ssl_shutdown_timeout=SHUTDOWN_S_MAX if tls is not None else None,
                 )
         except (OSError, TimeoutError) as error:
-            accepted.socket.close()
+            let_go(accepted.socket)
             accepted.release()
             self._quiet.warning(
                 accepted.address, "no TLS with one that connected as a server address=%s reason=%s",
@@ -174,29 +191,7 @@ def _end_if_cancelled(accepted: Accepted, connection: Connection, task: asyncio.
     if connection.is_open:
         connection.abort("this server is stopping")
     else:
-        accepted.socket.close()
-
-
-async def _connect(host: str, port: int) -> socket.socket:
-    """A connection to the first address of this host that takes one; OSError with the reason of the last if none does."""
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    failure = OSError(f"{host} has no address")
-    for family, kind, protocol, _, address in found:
-        connection = socket.socket(family, kind, protocol)
-        try:
-            connection.setblocking(False)
-            prepare(connection, unacknowledged_ms_max=UNACKNOWLEDGED_MS_MAX)
-            await loop.sock_connect(connection, address)
-        except OSError as error:
-            connection.close()
-            failure = error
-        except BaseException:
-            connection.close()
-            raise
-        else:
-            return connection
-    raise failure
+        let_go(accepted.socket)
 
 
 def _in_words(error: OSError | ValueError) -> str:
