@@ -25,7 +25,7 @@ from raftlog.errors import ListenError
 from raftlog.net.addresses import host_and_port
 from raftlog.net.quiet_log import QuietLog
 from raftlog.net.relay import Relay
-from raftlog.net.sockets import prepare
+from raftlog.net.sockets import let_go, prepare
 
 log = logging.getLogger(__name__)
 
@@ -197,12 +197,15 @@ class Listener:
             self._quiet.warning(
                 "silent", "connection closed: it said nothing, or gRPC did not take it address=%s", address
             )
+        except FileNotFoundError:
+            # gRPC does not listen while this server starts or stops. Who called comes again.
+            log.debug("connection closed: gRPC does not listen address=%s", address)
         except OSError as error:
             text = "connection closed: it broke, or gRPC did not take it reason=%s address=%s"
             self._quiet.warning("broken", text, error.strerror or error, address)
         finally:
             if not is_given_away:
-                connection.close()
+                let_go(connection)
                 release()
 
     def _queue_for_raft(self, connection: socket.socket, address: str, answer_by: float) -> bool:
@@ -220,7 +223,7 @@ class Listener:
 def _close_if_cancelled(connection: socket.socket, task: asyncio.Task[None]) -> None:
     """Also where the task had not begun yet."""
     if task.cancelled():
-        connection.close()
+        let_go(connection)
 
 
 def _once(call: Callable[[], None]) -> Callable[[], None]:

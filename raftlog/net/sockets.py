@@ -26,3 +26,16 @@ def prepare(connection: socket.socket, *, unacknowledged_ms_max: int) -> None:
     for name, value in options.items():
         if hasattr(socket, name):
             connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def let_go(connection: socket.socket) -> None:
+    """Close a socket of which no transport could be made.
+
+    uvloop's transports own the descriptor from the moment in which they are tried, and close it when they end, which may
+    be later. The socket must not do so as well: its number may belong to another connection by then, which would be
+    closed behind the back of its transport. uvloop marks those sockets as it is done for files made of them.
+    """
+    if getattr(connection, "_io_refs", 0):
+        connection.detach()
+    else:
+        connection.close()
