@@ -192,7 +192,7 @@ class Agent:
         if commit_log is not None:
             await self._serve(listener, commit_log)
         else:
-            self.health.set_serving(False, "waiting to be joined to a cluster")
+            self.health.set_serving(False, "waiting to be joined to a cluster", is_planned=True)
             self._note_started()
             parts.push_async_callback(_cancel, asyncio.create_task(self._join(listener)))
 
@@ -296,7 +296,7 @@ class Agent:
 
     async def stop(self) -> None:
         """Stop serving and close everything. Returns when all that was acknowledged is on disk."""
-        self.health.set_serving(False, "stopping")
+        self.health.set_serving(False, "stopping", is_planned=True)
         log.info("server stopping")
         await self._parts.aclose()
         log.info("server stopped")

@@ -73,13 +73,14 @@ def _produce(
     half = len(lines) // 2
     start = time.perf_counter()
     with client.producer(ProducerConfig(answer_timeout_s=60.0)) as producer:
-        handles = [producer.send(line) for line in lines[:half]]
+        # Asked before, so that nothing is waited for between the last record that is sent and the kill.
         killed = next((server.name for server in client.servers() if server.is_leader), None)
         assert killed is not None, "the cluster has a leader"
-        unanswered = sum(not handle.done() for handle in handles)
-        progress(f"killing the leader, {killed}, and going on")
+        handles = [producer.send(line) for line in lines[:half]]
         cluster.servers[killed].kill()
         killed_at = time.perf_counter()
+        unanswered = sum(not handle.done() for handle in handles)  # none will be before another one leads
+        progress(f"killed the leader, {killed}; going on")
         handles += [producer.send(line) for line in lines[half:]]
         producer.flush()
         offsets = [handle.result() for handle in handles]

@@ -207,6 +207,8 @@ class Replica:
         is_ready = leads and self.applier.applied >= self._own_term_index
         if role.leader == self.leader and is_ready == self.is_ready:
             return
+        if role.leader not in (None, self.leader, self.id):
+            log.info("follows a leader", node=self.id, leader=role.leader, term=self.driver.node.term)
         self.leader = role.leader
         if is_ready and not self.is_ready:
             self.on_ready()
@@ -222,7 +224,8 @@ class Replica:
         if note.event == "became_leader":
             self._own_term_index = self.driver.node.log.last_index
         tell = log.info if note.event in NOTES_SHOWN else log.debug
-        tell(note.event.replace("_", " "), node=self.id, **note.fields)
+        fields = {name: value for name, value in note.fields.items() if value is not None}
+        tell(note.event.replace("_", " "), node=self.id, **fields)
 
     # ── failures ────────────────────────────────────────────────────────────────────────────────────
 

@@ -56,8 +56,11 @@ class Health:
     def is_serving(self) -> bool:
         return self.state.is_serving
 
-    def set_serving(self, is_serving: bool, reason: str = "") -> None:
-        """From now on checks say so, and watches are told. A reason is needed for not serving."""
+    def set_serving(self, is_serving: bool, reason: str = "", *, is_planned: bool = False) -> None:
+        """From now on checks say so, and watches are told. A reason is needed for not serving.
+
+        `is_planned`: a start or an end, which nobody has to look after, so the log does not warn of it.
+        """
         assert is_serving or reason
         state = Serving(is_serving, "" if is_serving else reason)
         if state == self.state:
@@ -66,7 +69,8 @@ class Health:
         if is_serving:
             log.info("serving")
         else:
-            log.warning("not serving", reason=reason)
+            tell = log.info if is_planned else log.warning
+            tell("not serving", reason=reason)
         for watcher in tuple(self._watchers):
             watcher.wake()
 

@@ -14,20 +14,22 @@ class Readiness:
 
     def __init__(self, health: Health) -> None:
         self._health = health
-        self._led_at: float | None = (
-            None  # when a leader was last known, by the caller's clock; None: never yet
-        )
+        # By the caller's clock:
+        self._led_at: float | None = None  # when a leader was last known; None: never yet
+        self._began_at: float | None = None  # the first look
 
     def look(self, *, failure: str, leader_id: str, now: float) -> None:
         """`failure` is why the log refuses to work, "" while it does; `leader_id` "" while none is known; `now` in
         seconds of a clock that does not go back."""
+        if self._began_at is None:
+            self._began_at = now
         if leader_id:
             self._led_at = now
         if failure:
             self._health.set_serving(False, failure)
-        elif self._led_at is None:
-            self._health.set_serving(False, "no leader is known yet")
-        elif now - self._led_at > LEADERLESS_S_MAX:
+        elif now - (self._began_at if self._led_at is None else self._led_at) > LEADERLESS_S_MAX:
             self._health.set_serving(False, f"no leader has been known for {LEADERLESS_S_MAX:.0f} s")
+        elif self._led_at is None:
+            self._health.set_serving(False, "no leader is known yet", is_planned=True)
         else:
             self._health.set_serving(True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from raftlog.server.health import Health, Serving
 from raftlog.server.readiness import LEADERLESS_S_MAX, Readiness
 
@@ -18,6 +20,18 @@ def test_a_server_serves_from_when_it_knows_a_leader() -> None:
     assert health.state == Serving(False, "no leader is known yet")
     look(readiness, 101.0, leader_id="two")
     assert health.is_serving
+
+
+def test_a_server_that_finds_no_leader_warns_after_a_while(caplog: pytest.LogCaptureFixture) -> None:
+    health = Health()
+    readiness = Readiness(health)
+
+    with caplog.at_level("INFO"):
+        look(readiness, 100.0)
+        look(readiness, 100.1 + LEADERLESS_S_MAX)
+
+    assert [record.levelname for record in caplog.records] == ["INFO", "WARNING"]
+    assert health.state == Serving(False, "no leader has been known for 10 s")
 
 
 def test_an_election_does_not_take_a_server_out_but_a_long_one_does_until_it_ends() -> None:
