@@ -22,6 +22,20 @@ def test_a_socket_that_no_loop_has_taken_is_closed() -> None:
     other.close()
 
 
+def test_a_socket_that_a_transport_owns_is_left_to_it() -> None:
+    """Else it closes, when it is forgotten, what has got the same number meanwhile."""
+    one, other = socket.socketpair()
+    descriptor = one.fileno()
+    one._io_refs += 1  # type: ignore[attr-defined]  # as uvloop does
+
+    let_go(one)
+    del one
+
+    os.fstat(descriptor)
+    os.close(descriptor)
+    other.close()
+
+
 @pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 def test_a_socket_without_tls_is_closed_once(loop: object) -> None:
     """A second time would close whatever has got the same number meanwhile."""
