@@ -15,11 +15,10 @@ from raftlog.config import ServerConfig
 from raftlog.distributed.log import DistributedLog
 from raftlog.distributed.replica import Links, Replica
 from raftlog.engine import NodeId
-from raftlog.net.listener import Listener
-from raftlog.net.peer_links import PeerLinks
+from raftlog.errors import ConfigError
 from raftlog.raft.messages import Message
+from raftlog.raft_engine import RaftEngine
 from raftlog.server.forwarding import Forwarder
-from raftlog.storage.data_directory import DataDirectory
 from raftlog.storage.raft_storage import RaftStorage
 from raftlog.testing.files import MortalFileSystem
 from raftlog.testing.network import CutForwarder, CutLinks, Network
@@ -30,28 +29,19 @@ END_S_MAX: Final = 20.0  # to end a server, orderly or not
 PAUSE_S_MAX: Final = 10.0  # until a server that is to pause does
 
 
-class _Agent(Agent):
-    """An agent whose messages go through a network that may be cut."""
+class _Engine(RaftEngine):
+    """Raft whose messages go through a network that may be cut."""
 
     def __init__(self, config: ServerConfig, network: Network, filesystem: MortalFileSystem) -> None:
+        if config.engine != "raft":
+            raise ConfigError([f"engine {config.engine}: clusters for tests run on raft alone"])
         super().__init__(config, filesystem=filesystem)
-        self._files = filesystem
         self._network = network
         self._node = NodeId(config.node_name)
-        self._listener: Listener | None = None
         self.is_dead = False
 
-    async def _make_links(self, listener: Listener, directory: DataDirectory) -> PeerLinks:
-        self._listener = listener
-        return await super()._make_links(listener, directory)
-
-    def _make_log(self, directory: DataDirectory, storage: RaftStorage, links: Links) -> DistributedLog:
-        return super()._make_log(directory, storage, CutLinks(self._node, links, self._network))
-
-    def _make_forwarder(self) -> Forwarder:
-        config = self._config
-        bytes_max = 2 * config.message_bytes_max
-        return CutForwarder(self._node, self._network, config.peer_tls(), message_bytes_max=bytes_max)
+    def _make_log(self, storage: RaftStorage, links: Links) -> DistributedLog:
+        return super()._make_log(storage, CutLinks(self._node, links, self._network))
 
     def _received(self, sender: NodeId, message: Message) -> None:
         # What was on its way when the network was cut is lost, too.
@@ -59,16 +49,37 @@ class _Agent(Agent):
             super()._received(sender, message)
 
     async def die(self) -> None:
-        """End without a goodbye: first the connections, so that nobody is told anything, then what is behind them."""
-        self.is_dead = True
-        if self._listener is not None:
-            await self._listener.close()
+        """Take part no more, and say nothing."""
         if self._links is not None:
             await self._links.close()
         if self._log is not None:
             replica = self._log.replica
             replica.is_ready = False  # it has nothing to hand over
             replica.driver.close()
+
+
+class _Agent(Agent):
+    """An agent that can end as if it was killed."""
+
+    def __init__(
+        self, config: ServerConfig, engine: _Engine, network: Network, filesystem: MortalFileSystem
+    ) -> None:
+        super().__init__(config, engine)
+        self._files = filesystem
+        self._network = network
+        self._mortal = engine
+
+    def _make_forwarder(self) -> Forwarder:
+        config = self._config
+        bytes_max = 2 * config.message_bytes_max
+        node = NodeId(config.node_name)
+        return CutForwarder(node, self._network, config.peer_tls(), message_bytes_max=bytes_max)
+
+    async def die(self) -> None:
+        """End without a goodbye: first the connections, so that nobody is told anything, then what is behind them."""
+        if self._listener is not None:
+            await self._listener.close()
+        await self._mortal.die()
         self._files.bury()
         with suppress(OSError, LogError):  # of files that cannot be made or removed any more
             await self.stop()
@@ -83,7 +94,8 @@ class LocalServer:
         self._filesystem = MortalFileSystem()
         self._resumed = threading.Event()
         self._loop = _new_loop()
-        self._agent = _Agent(config, network, self._filesystem)
+        self._engine = _Engine(config, network, self._filesystem)
+        self._agent = _Agent(config, self._engine, network, self._filesystem)
         self._thread = threading.Thread(target=self._run_loop, name=f"raftlog {self.name}", daemon=True)
         self._thread.start()
         self._started: Future[Any] = self._begin(self._agent.__aenter__())
@@ -102,16 +114,16 @@ class LocalServer:
     @property
     def is_member(self) -> bool:
         """It has a log; one without data has to be let in first."""
-        return self._agent.is_member
+        return self._engine.has_log
 
     @property
     def replica(self) -> Replica:
         """Its fields may be read by any thread; they change at any time."""
-        return self._agent.log.replica
+        return self._engine.log.replica
 
     @property
     def high_watermark(self) -> int:
-        return self._agent.log.end if self.is_member else 0
+        return self._engine.log.end if self.is_member else 0
 
     @property
     def failure(self) -> str:
@@ -120,7 +132,7 @@ class LocalServer:
 
     def call(self, what: Callable[[DistributedLog], Coroutine[Any, Any, T]], timeout_s: float) -> T:
         """What `what` gives of the log of this server, run by its loop."""
-        return self._begin(what(self._agent.log)).result(timeout_s)
+        return self._begin(what(self._engine.log)).result(timeout_s)
 
     # ── what befalls it ─────────────────────────────────────────────────────────────────────────────
 
@@ -148,7 +160,7 @@ class LocalServer:
     def begin_kill(self) -> Future[None]:
         """From this moment on nothing is written or said. `end` waits for it."""
         self._filesystem.die()
-        self._agent.is_dead = True
+        self._engine.is_dead = True
         self.resume()
         return self._begin(self._agent.die())
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from raftlog import TlsFiles
+from raftlog.agent import Agent
 from raftlog.errors import ConfigError, IdentityError
 from raftlog.pysyncobj.log import SyncObjLog
-from tests.raftlog.serving import config_of, run, serving
+from tests.raftlog.pysyncobj.cluster import until
+from tests.raftlog.serving import client_of, config_of, run, serving
 
 FAST = {
     "engine": "pysyncobj",
@@ -65,6 +69,53 @@ def test_data_of_the_other_engine_is_refused(
         assert await start(tmp_path, certificates, **{**FAST, "engine": first}) == 1
 
     run(story())
+
+
+def peer_tls(certificates: Path) -> dict[str, Any]:
+    files = TlsFiles.in_folder(certificates, "peer")
+    return {
+        "peer_tls_cert_file": files.cert_file, "peer_tls_key_file": files.key_file, "peer_tls_ca_file": files.ca_file
+    }  # fmt: skip
+
+
+def test_a_cluster_on_the_other_engine_is_not_joined(
+    tmp_path: Path, certificates: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story() -> None:
+        joining = {**FAST, **peer_tls(certificates), "bootstrap": False, "node_name": "two"}
+        async with (
+            serving(tmp_path, certificates, **{**FAST, "engine": "raft"}) as member,
+            serving(tmp_path / "two", certificates, **joining, join_addrs=[member.rpc_address]) as agent,
+        ):
+            assert agent.failed is not None
+            assert await agent.failed == 1
+            assert [server.id for server in member.log.get_servers()] == ["one"]
+
+    run(story())
+    assert "runs on the engine raft, this server on pysyncobj" in caplog.text
+
+
+def test_a_server_that_is_let_in_goes_on_as_a_member_after_a_restart(
+    tmp_path: Path, certificates: Path
+) -> None:
+    async def story() -> None:
+        joining = {**FAST, **peer_tls(certificates), "bootstrap": False, "node_name": "two"}
+        async with serving(tmp_path, certificates, **FAST, **peer_tls(certificates)) as member:
+            joining["join_addrs"] = [member.rpc_address]
+            for end in (1, 2):
+                async with serving(tmp_path / "two", certificates, **joining) as agent:
+                    await until(lambda: len(member.log.get_servers()) == 2)
+                    async with client_of(member, certificates, timeout_s=20.0) as client:
+                        assert await client.append(b"x") == end - 1
+                    await until(partial(has, agent, end))
+                    joining["rpc_port"] = agent.rpc_port
+
+    run(story())
+
+
+def has(agent: Agent, end: int) -> bool:
+    """It is a member, and has so many records."""
+    return agent.health.is_serving and agent.log.end == end
 
 
 def test_data_of_another_node_are_refused(tmp_path: Path, certificates: Path) -> None:

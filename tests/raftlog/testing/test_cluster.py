@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from raftlog.client.failures import CallFailed
+from raftlog.errors import ConfigError
 from raftlog.testing import Cluster, ClusterError
 
 
@@ -25,6 +26,14 @@ def test_three_servers_run_and_one_leads(cluster: Cluster) -> None:
         (node, node == leader, True) for node in cluster.nodes
     ]
     assert {each.name: each.address for each in cluster.servers()} == cluster.addresses
+
+
+def test_another_engine_is_refused(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ConfigError, match="run on raft alone"),
+        Cluster(tmp_path, settings={"engine": "pysyncobj"}),
+    ):
+        pass
 
 
 def test_a_record_is_stored_on_all(cluster: Cluster) -> None:
