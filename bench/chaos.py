@@ -114,8 +114,9 @@ class Stalls(threading.Thread):
 
 
 def measure(folder: Path, *, rounds: int, seed: int, tell: Callable[[str], None]) -> dict[str, Any]:
-    """One fault drawn per round; for each how long no record was acknowledged."""
+    """One fault per round, in an order that is drawn; for each how long no record was acknowledged."""
     chance = random.Random(seed)
+    left: list[str] = []  # of the faults; each comes as often as the others
     stalls: dict[str, list[float]] = {name: [] for name in FAULTS}
     with (
         tempfile.TemporaryDirectory(dir=folder, prefix="bench-chaos-") as path,
@@ -125,7 +126,9 @@ def measure(folder: Path, *, rounds: int, seed: int, tell: Callable[[str], None]
         load.wait_for_progress(PROGRESS)
         with Stalls(load) as watch:
             for number in range(rounds):
-                name = chance.choice(list(FAULTS))
+                if not left:
+                    left = chance.sample(list(FAULTS), len(FAULTS))
+                name = left.pop()
                 watch.longest_s = 0.0
                 FAULTS[name](servers, chance)
                 load.wait_for_progress(PROGRESS)
