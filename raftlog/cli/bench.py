@@ -34,12 +34,17 @@ def produce(
     ] = 100,
     batch: Annotated[
         int,
-        typer.Option(help="Records in a batch; 1: they are sent one by one, and the client merges.", min=1),
+        typer.Option(
+            help="Records in a batch; 1: they are sent one by one, and the client merges those on the way.",
+            min=1,
+        ),
     ] = 1000,
     in_flight: Annotated[
         int,
         typer.Option(
-            help="Batches sent and not acknowledged; 1: each waits for the one before.", min=1, max=65536
+            help="Batches (with --batch 1: records) sent and not acknowledged; 1: each waits for the one before.",
+            min=1,
+            max=65536,
         ),
     ] = 8,
     json: Json = False,

@@ -80,7 +80,10 @@ def init(
 @app.command()
 def issue(
     folder: Folder,
-    name: Annotated[str, typer.Argument(help="Common name; of a client, the subject of the access policy.")],
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME", help="Common name; of a client, the subject of the access policy."),
+    ],
     *,
     role: Annotated[RoleName, typer.Option(help="What the certificate is for.")] = RoleName.CLIENT,
     host: Hosts = None,

@@ -33,11 +33,12 @@ def consume(
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more records at the end.")] = False,
     group: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="Go on where the group of this name left off, and keep in the log how far it has come."
+            metavar="NAME",
+            help="Go on where the group of this name left off, and keep in the log how far it has come.",
         ),
-    ] = "",
+    ] = None,
     linearizable: Annotated[
         bool,
         typer.Option(
@@ -51,7 +52,9 @@ def consume(
     With --group each record is printed at least once, however often the command is ended and run again; --from is where
     a new group begins. After a crash, up to a second's worth of records is printed again.
     """
-    if group:
+    if group is not None:
+        if not group:
+            raise ConfigError(["--group is empty; give the group a name"])
         if end is not None or linearizable:
             raise ConfigError(["--group goes on to the end of the log; leave --to and --linearizable out"])
         _consume_as_group(client, group, start, follow, form)

@@ -23,7 +23,9 @@ app = make_app()
 def demo(
     file: Annotated[
         Path | None,
-        typer.Argument(help="Text whose lines are the records; the package has one.", show_default=False),
+        typer.Argument(
+            metavar="FILE", help="Text whose lines are the records; the package has one.", show_default=False
+        ),
     ] = None,
     json: Json = False,
 ) -> None:

@@ -27,7 +27,9 @@ LINGER_MS = 5.0
 @connected
 def produce(
     client: Client,
-    files: Annotated[list[Path] | None, typer.Argument(help="Text files; standard input if none.")] = None,
+    files: Annotated[
+        list[Path] | None, typer.Argument(metavar="FILE", help="Text files; standard input if none.")
+    ] = None,
     batch: Annotated[int, typer.Option(help="Lines at most that are stored together.", min=1)] = 10_000,
     json: Json = False,
 ) -> None:

@@ -20,7 +20,7 @@ app = make_app()
 def snapshot(
     client: Client,
     server: Annotated[
-        str, typer.Argument(metavar="[NAME]", help="Which server; any if not given.", show_default=False)
+        str, typer.Argument(metavar="NAME", help="Which server; any if not given.", show_default=False)
     ] = "",
     json: Json = False,
 ) -> None:

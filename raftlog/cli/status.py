@@ -79,7 +79,8 @@ def _print(rows: list[dict[str, Any]], leading: Status | None) -> None:
     )  # fmt: skip
     for row in rows:
         where = [escape(row["name"]), escape(row["address"])]
-        lag = f"{row['lag']:,}" if "lag" in row else "?"
+        # A leader that has not heard of a server since it leads does not know how far that one is.
+        lag = f"{row['lag']:,}" if row.get("match_index") else "?"
         if row["error"] is not None:
             table.add_row(*where, "unreachable", "", "", "", "", lag, "")
             continue

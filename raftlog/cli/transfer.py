@@ -20,7 +20,7 @@ def transfer(
     server: Annotated[
         str,
         typer.Argument(
-            metavar="[NAME]",
+            metavar="NAME",
             help="Who is to lead; the voter with most of the log if not given.",
             show_default=False,
         ),

@@ -19,7 +19,12 @@ def split_address(address: str) -> tuple[str, int]:
     """(host, port) of host:port or [ipv6]:port; ValueError if it is neither."""
     host, _, port = address.rpartition(":")
     if not host:
-        raise ValueError("not host:port; for every interface write 0.0.0.0:8401 or [::]:8401")
+        example = (
+            "; for every interface write 0.0.0.0:8401 or [::]:8401"
+            if address[:1] == ":"
+            else ", as in localhost:8400"
+        )
+        raise ValueError(f"not host:port{example}")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     elif ":" in host:

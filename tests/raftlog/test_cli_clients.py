@@ -212,6 +212,7 @@ def test_the_servers_are_listed_for_people_and_for_programs(shell: Shell) -> Non
             "PERMISSION_DENIED: nobody not permitted to produce to *"),
         (["consume", "--as", "nobody-client"], 1, "PERMISSION_DENIED: nobody not permitted to consume to *"),
         (["consume", "--as", "who"], 1, "{certs}/who.pem: no such file; `raftlog certs init` makes one"),
+        (["consume", "--group", ""], 2, "--group is empty; give the group a name"),
         (["consume", "--from", "soon"], 2, "--from soon: neither an offset, earliest, latest, nor a time"),
         (["consume", "--from", str(1 << 64)], 2,
             f"--from {1 << 64}: neither an offset, earliest, latest, nor a time"),

@@ -340,10 +340,7 @@ def test_each_bad_value_is_one_line_with_source_key_and_value(
     assert problems(flags) == [
         f"{path}: node_name is 5: not a text",
         f"{path}: bootstrap is 3: neither true nor false",
-        (
-            "environment: RAFTLOG_BIND_ADDR is 'localhost': not host:port;"
-            " for every interface write 0.0.0.0:8401 or [::]:8401"
-        ),
+        ("environment: RAFTLOG_BIND_ADDR is 'localhost': not host:port, as in localhost:8400"),
         f"{path}: rpc-port is 70000: should be less than or equal to 65535",
         "flag: --calls-max is 'many': not a whole number",
         (
