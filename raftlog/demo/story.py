@@ -74,8 +74,7 @@ def _produce(
     start = time.perf_counter()
     with client.producer(ProducerConfig(answer_timeout_s=60.0)) as producer:
         # Asked before, so that nothing is waited for between the last record that is sent and the kill.
-        killed = next((server.name for server in client.servers() if server.is_leader), None)
-        assert killed is not None, "the cluster has a leader"
+        killed = cluster.wait_for_leader()
         handles = [producer.send(line) for line in lines[:half]]
         cluster.servers[killed].kill()
         killed_at = time.perf_counter()
