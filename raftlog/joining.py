@@ -31,9 +31,8 @@ ANNOUNCE_INTERVAL_S: Final = 0.5
 LEADER_S_MAX: Final = 2.0  # without a word from one it may be that nobody knows where this server is
 STATUS_S_MAX: Final = 2.0  # for one that may not be there
 
-_STATIC: Final = uuid.UUID(
-    "6f0c1f5e-3f0d-4c8e-9d2b-5a1d8e7c4b60"
-)  # the namespace of clusters that begin from a list
+# The namespace of clusters that begin from a list. Another one would make another cluster of the same list.
+_STATIC: Final = uuid.UUID("6f0c1f5e-3f0d-4c8e-9d2b-5a1d8e7c4b60")
 
 
 def cluster_of(config: ServerConfig) -> str:
@@ -159,11 +158,16 @@ class Joining:
         while not replica.applier.views.members.configuration.members:
             await self.ask_once(others, replica.directory_id, replica.cluster_id)
             await replica.wait_for_change(ASK_AGAIN_S)
+        was_member = False
         while True:
             members = replica.applier.views.members
+            is_member = replica.id in members.configuration.members
+            if was_member and not is_member:
+                log.warning("removed from the cluster: stop this server, or join it again", node=replica.id)
+            was_member = is_member
             is_told = members.get(replica.id) == Member(self._address, replica.directory_id)
             # Who was removed is not to come back by itself.
-            if not is_told and replica.id in members.configuration.members and replica.failure is None:
+            if not is_told and is_member and replica.failure is None:
                 for address in await self._who_can_tell(replica):
                     await self._announce(address, replica)
             await replica.wait_for_change(ANNOUNCE_INTERVAL_S)

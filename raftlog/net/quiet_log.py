@@ -16,9 +16,8 @@ class QuietLog:
     def __init__(self, log: logging.Logger, clock: Callable[[], float]) -> None:
         self._log = log
         self._clock = clock
-        self._last: dict[
-            str, tuple[float, int]
-        ] = {}  # kind: when it was written last, how many were left out
+        # Kind: when it was written last, how many were left out since.
+        self._last: dict[str, tuple[float, int]] = {}
 
     def warning(self, kind: str, text: str, *values: Any) -> None:
         now = self._clock()
@@ -29,4 +28,7 @@ class QuietLog:
         if len(self._last) >= KINDS_MAX:
             self._last.clear()
         self._last[kind] = (now, 0)
-        self._log.warning(f"{text} left_out=%d", *values, left_out)
+        if left_out:
+            self._log.warning(f"{text} left_out=%d", *values, left_out)
+        else:
+            self._log.warning(text, *values)
