@@ -30,9 +30,7 @@ STOP_S_MAX: Final = 30.0
 LOOK_S: Final = 0.02  # between two looks at what a server says, or whether it has ended
 LOCK_S_MAX: Final = 5.0  # for a process that has locked its data to say which it is
 TAIL_LINES_MAX: Final = 20  # of the server's log, shown when it fails
-LOG_BYTES_MAX: Final = (
-    16 * 1024 * 1024
-)  # beyond it, the log begins anew at the next start; the old one is kept as .1
+LOG_BYTES_MAX: Final = 16 * 1024 * 1024  # beyond it the next start begins a new one, and keeps this as .1
 
 SETTINGS: Final = "raftlog.json"
 DATA: Final = "data"
@@ -217,11 +215,8 @@ class ServerProcess:
         except subprocess.TimeoutExpired:
             self.kill()
             raise ServerFailed(f"the server did not stop within {STOP_S_MAX:.0f} s\n{self.tail}") from None
-        if code not in (
-            0,
-            -signal.SIGKILL,
-            -signal.SIGTERM,
-        ):  # the last: it had not begun to listen to signals
+        # By SIGTERM: it had not begun to listen to signals.
+        if code not in (0, -signal.SIGKILL, -signal.SIGTERM):
             raise ServerFailed(f"the server ended with exit code {code}\n{self.tail}")
 
     def leave_running(self) -> None:

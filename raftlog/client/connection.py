@@ -13,9 +13,7 @@ from raftlog.pb.raftlog.v1.cluster_pb2_grpc import ClusterStub
 MESSAGE_BYTES_MAX: Final = 128 * 1024 * 1024  # a server's largest batch must fit
 KEEPALIVE_MS: Final = 20_000  # a peer that has vanished is noticed after this and KEEPALIVE_TIMEOUT_MS
 KEEPALIVE_TIMEOUT_MS: Final = 10_000
-RECONNECT_MS_MIN: Final = (
-    100  # between attempts to connect; gRPC's own 1 s and 120 s outlast a restart by far
-)
+RECONNECT_MS_MIN: Final = 100  # between attempts to connect; gRPC's own 1 s and 120 s outlast a restart
 RECONNECT_MS_MAX: Final = 1_000
 
 OPTIONS: Final = (

@@ -39,9 +39,7 @@ MIRROR_TAG: Final = (
     0xFF4D49  # first three bytes of a mirror's producer id; clients of this package leave the first bit 0
 )
 OFFSETS_MAX: Final = 1 << 40  # that can be mirrored of one log
-WHOLE_BYTES_MIN: Final = (
-    32 * 1024
-)  # batches from this size on are copied as they are, smaller ones are merged
+WHOLE_BYTES_MIN: Final = 32 * 1024  # batches from this size on are copied as they are, smaller merged
 BATCH_BYTES_MAX: Final = MIB
 BATCH_RECORDS_MAX: Final = 10_000
 RETRY_S: Final = 1.0
@@ -159,9 +157,8 @@ class Mirror:
             self._skip_to(batch.end_offset)
             return
         next_offset = self.position + len(self._pending)
-        if (
-            batch.first_offset != next_offset
-        ):  # entries of copies lie between, or compaction has removed records
+        # Entries of copies lie between, or compaction has removed records.
+        if batch.first_offset != next_offset:
             await self._store_pending()
             self._skip_to(batch.first_offset)
         if batch.end_offset - batch.first_offset != len(batch):

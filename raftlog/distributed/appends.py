@@ -28,9 +28,7 @@ from raftlog.runtime.actor import InboxFull
 from raftlog.runtime.applier import Applier
 from raftlog.runtime.raft_driver import RaftDriver
 
-ENTRY_OVERHEAD_BYTES: Final = (
-    128  # what a batch counts for beside its bytes, so that many small ones have a bound
-)
+ENTRY_OVERHEAD_BYTES: Final = 128  # counted for a batch beside its bytes, so that small ones have a bound
 
 
 class _Pending:

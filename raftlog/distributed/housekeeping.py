@@ -87,9 +87,8 @@ class Housekeeping:
             views = replica.applier.views
             counted = (replica.applied_entries, replica.applied_bytes)
             index, sections = views.index, views.to_sections()
-            if (
-                replica.applier.applied >= index
-            ):  # else it is being caught up, and has a newer one than it could make
+            # Else it is being caught up, and has a newer one than it could make.
+            if replica.applier.applied >= index:
                 configuration = views.members.configuration
                 await asyncio.to_thread(replica.storage.save_views, index, sections, configuration)
                 self._counted = counted

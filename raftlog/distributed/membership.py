@@ -87,9 +87,8 @@ class Membership:
                 await self._remove(node)
             elif len(members.configuration.members) >= MEMBERS_MAX:
                 raise MembershipRefused(f"there are {MEMBERS_MAX} members already; remove one first")
-            added = _change_of(
-                ChangeKind.ADD_LEARNER, node
-            )  # before anything is done for a name that cannot be
+            # Made first, so that nothing is done for a name that cannot be.
+            added = _change_of(ChangeKind.ADD_LEARNER, node)
             await self._free_address(address, but=node)
             await self._set_member(node, address, directory_id)
             await self._proposals.change(added)

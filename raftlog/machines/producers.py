@@ -17,9 +17,7 @@ PRODUCERS_MAX: Final = (
     10_000  # beyond it the longest silent one is forgotten: its retries may be stored twice
 )
 SILENCE_NS_MAX: Final = 7 * 24 * 3600 * 10**9  # by the log's time; forgotten after it
-RECENT_MAX: Final = (
-    256  # batches of a producer whose offsets are remembered: more than may be on their way at once
-)
+RECENT_MAX: Final = 256  # batches of a producer whose offsets are kept: more than may be on their way
 
 
 class Sequence(NamedTuple):

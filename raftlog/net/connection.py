@@ -13,9 +13,7 @@ from raftlog.wire.frames import BadFrame, Frame, FrameReader, frame_header
 HANDSHAKE_BYTES_MAX: Final = 4096  # of a frame, until the other side has said who it is
 UNSENT_BYTES_HIGH: Final = 256 * 1024  # not yet taken by the system: from here on `is_writable` is false
 UNSENT_BYTES_LOW: Final = 64 * 1024
-JOINED_BYTES_MAX: Final = (
-    128 * 1024
-)  # parts are joined up to here: a call and a TLS record cost more than copying
+JOINED_BYTES_MAX: Final = 128 * 1024  # parts are joined up to here: a call and a TLS record cost more
 
 
 class ConnectionEnded(RaftlogError):

@@ -77,9 +77,8 @@ class Listener:
         self._count = 0  # connections under connections_max
         self._by_address: Counter[str] = Counter()
         self._handshakes = 0
-        self._raft: asyncio.Queue[Accepted | None] = (
-            asyncio.Queue()
-        )  # None: closed. raft_handshakes_max at most
+        # None: closed. raft_handshakes_max at most.
+        self._raft: asyncio.Queue[Accepted | None] = asyncio.Queue()
         self._quiet = QuietLog(log, lambda: asyncio.get_running_loop().time())
         self._is_closed = False
 

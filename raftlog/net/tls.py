@@ -33,9 +33,7 @@ log = logging.getLogger(__name__)
 
 RSA_BITS_MIN: Final = 2048
 CURVES: Final = (ec.SECP256R1, ec.SECP384R1)  # gRPC's TLS offers no others, and no Ed25519
-FILE_BYTES_MAX: Final = (
-    1024 * 1024
-)  # a bundle of all public authorities has 0.2 MB; beyond it the path is wrong
+FILE_BYTES_MAX: Final = 1024 * 1024  # all public authorities have 0.2 MB; beyond it the path is wrong
 
 MAKE_FILES: Final = "`raftlog certs init` makes one"
 

@@ -38,9 +38,7 @@ from raftlog.storage.hard_state import HardStateFiles
 NAME: Final = "pysyncobj.json"
 FORMAT_VERSION: Final = 1
 LOG_FOLDER: Final = "log"
-RECENT_BYTES_MAX: Final = (
-    8 * 1024 * 1024
-)  # of the latest entries, kept in memory for followers; older are read again
+RECENT_BYTES_MAX: Final = 8 * 1024 * 1024  # of the latest entries, kept for followers; older are read again
 RECENT_MAX: Final = 4096  # the same in entries
 PAGE_BYTES: Final = 1024 * 1024  # read at a time, and sent in one message; a larger entry comes alone
 

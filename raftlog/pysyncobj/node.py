@@ -29,9 +29,8 @@ class Node:
         self.replica = replica
         self.requests = Requests(journal.log.offset_of, self.not_leader)
         self.end = journal.log.offset_of(journal.applied + 1)
-        self._seen: tuple[Any, ...] = (
-            False,
-        )  # what callers may wait for, as of the last turn; first: the term it leads
+        # What callers may wait for, as of the last turn; first: the term it leads.
+        self._seen: tuple[Any, ...] = (False,)
         self._changed = asyncio.Event()  # a new one after each change
         self._is_closed = False
         self._driver = Driver(replica, identity, stream_layer, on_turn=self._look)

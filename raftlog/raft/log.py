@@ -64,9 +64,8 @@ class RaftLog:
         self.applied = self.applying = storage.applied
         self.committed = max(storage.commit, storage.applied, first - 1)
         self.installing = None
-        self._whole: tuple[int, int, Sequence[Entry], int] | None = (
-            None  # first, end, what was asked for last, bytes
-        )
+        # What was asked for last: first, end, entries, bytes.
+        self._whole: tuple[int, int, Sequence[Entry], int] | None = None
         if self.committed > last or self.applied < first - 1:
             raise LostEntries(
                 f"the log holds entries {first}..{last}, but {storage.commit} was committed and {storage.applied} applied"
@@ -246,9 +245,8 @@ class RaftLog:
         self.tail, self.tail_first = [], snapshot.index + 1
         self.last_index, self.last_term = snapshot.index, snapshot.term
         self.handed_end = snapshot.index + 1
-        self.durable = min(
-            self.durable, self.applying
-        )  # of the log that was; the snapshot's once it is persisted
+        # Of the log that was; the snapshot's once it is persisted.
+        self.durable = min(self.durable, self.applying)
         self.committed = snapshot.index
         self.changes = []
         self._whole = None

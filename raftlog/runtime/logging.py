@@ -25,10 +25,7 @@ import structlog
 from structlog.typing import EventDict, WrappedLogger
 
 HANDLER_NAME: Final = "raftlog"
-OWN_LOGGERS: Final = (
-    "raftlog",
-    "logstore",
-)  # take the level asked for; all others are heard from warnings on
+OWN_LOGGERS: Final = ("raftlog", "logstore")  # take the level asked for; others are heard from warnings on
 SHOWN_FIRST: Final = ("timestamp", "level", "logger", "event")
 
 _PLACEHOLDER: Final = re.compile(r"(?:\s*\b(?P<key>\w+)=)?%(?P<form>[-+ #0]*\d*(?:\.\d+)?[a-zA-Z%])")

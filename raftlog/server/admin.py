@@ -119,9 +119,7 @@ class AdminServer:
 class BoundedServer(WSGIServer):
     """A thread per connection, up to CONNECTIONS_MAX."""
 
-    request_queue_size = (
-        4 * CONNECTIONS_MAX
-    )  # who finds the queue of the system full tries again after a second
+    request_queue_size = 4 * CONNECTIONS_MAX  # who finds the system's queue full tries again after a second
 
     def __init__(self, host: str, port: int) -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -40,9 +40,7 @@ from raftlog.storage.snapshot_folder import SnapshotFolder
 log = logging.getLogger(__name__)
 
 ASIDE: Final = "aside"
-ASIDE_MAX: Final = (
-    2  # folders that are kept; the oldest goes beyond it, because each may be as large as the log
-)
+ASIDE_MAX: Final = 2  # folders kept; beyond it the oldest goes, for each may be as large as the log
 CONTENT: Final = (LOG_FOLDER, *hard_state.NAMES, COMMIT_FILE, SNAPSHOT_FOLDER)
 
 # A cluster's log begins behind an entry that nobody has, so who joins later is sent a snapshot, and with it the

@@ -19,9 +19,7 @@ from raftlog.wire.configurations import configuration_content, configuration_fro
 
 MAGIC: Final = b"RAFTSNAP"
 FORMAT_VERSION: Final = 1
-SNAPSHOT_BYTES_MAX: Final = (
-    1024 * 1024 * 1024
-)  # it is held in memory; a larger one is neither written nor read
+SNAPSHOT_BYTES_MAX: Final = 1024 * 1024 * 1024  # held in memory; a larger one is neither written nor read
 HEADER_BYTES_MAX: Final = 16 * 1024 * 1024  # some ten thousand configurations; more is not even parsed
 _FIELDS: Final = Struct("<8sIIII")  # magic, CRC, format version, bytes of the JSON, zero
 _CRC_START: Final = 12
