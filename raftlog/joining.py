@@ -54,11 +54,12 @@ def _first_views(members: Mapping[NodeId, Member]) -> dict[str, bytes]:
 class Joining:
     """Of one server."""
 
-    def __init__(self, tls: TlsFiles | None, *, node: NodeId, address: str) -> None:
+    def __init__(self, tls: TlsFiles | None, *, node: NodeId, address: str, engine: str) -> None:
         """`tls` is what this server proves; `address` is where others reach it."""
         self._tls = tls
         self._node = node
         self._address = address
+        self._engine = engine
 
     async def begin_cluster(self, directory: DataDirectory, config: ServerConfig) -> bool:
         """Make the first content of a directory if the settings say how; whether it has content now.
@@ -141,8 +142,9 @@ class Joining:
         connection = self._connect(address)
         try:
             request = cluster_pb2.JoinRequest(
-                id=self._node, rpc_addr=self._address, directory_id=directory_id, cluster_id=cluster_id
-            )
+                id=self._node, rpc_addr=self._address, directory_id=directory_id, cluster_id=cluster_id,
+                engine=self._engine,
+            )  # fmt: skip
             answer: cluster_pb2.JoinResponse = await connection.cluster.Join(request, timeout=CALL_S_MAX)
             return answer
         finally:

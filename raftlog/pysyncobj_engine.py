@@ -139,7 +139,9 @@ class PySyncObjEngine:
 
     def _joining(self) -> Joining:
         config = self._config
-        return Joining(config.peer_tls(), node=NodeId(config.node_name), address=self._address)
+        return Joining(
+            config.peer_tls(), node=NodeId(config.node_name), address=self._address, engine="pysyncobj"
+        )
 
     async def _open_journal(self) -> Journal:
         from raftlog.pysyncobj.journal import Journal

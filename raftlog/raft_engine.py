@@ -137,7 +137,9 @@ class RaftEngine:
         return list(config.join_addrs) or list(self._home.members.values()) or peers
 
     def _joining(self) -> Joining:
-        return Joining(self._config.peer_tls(), node=self._home.node_name, address=self._address)
+        return Joining(
+            self._config.peer_tls(), node=self._home.node_name, address=self._address, engine="raft"
+        )
 
     def _introduction(self) -> Identity:
         directory = self._home

@@ -128,10 +128,15 @@ class ClusterService:
         _check_name("id", request.id)
         _check_address(request.rpc_addr)
 
-        own = self._log.status().cluster_id
-        if request.cluster_id not in ("", own):
+        status = self._log.status()
+        if request.cluster_id not in ("", status.cluster_id):
             raise MembershipRefused(
-                f"{request.id} has data of cluster {request.cluster_id}, this is {own}: give it an empty data directory"
+                f"{request.id} has data of cluster {request.cluster_id}, this is {status.cluster_id}: "
+                "give it an empty data directory"
+            )
+        if request.engine not in ("", status.engine):
+            raise MembershipRefused(
+                f"{request.id} runs on the engine {request.engine}, this cluster on {status.engine}: change its setting"
             )
 
         async def join() -> pb.JoinResponse:

@@ -274,3 +274,12 @@ def test_a_server_with_data_of_another_cluster_is_refused_and_nothing_changes(lo
         run(service_of(log).join(request, PEER))
 
     assert log.asked == []
+
+
+def test_a_server_on_another_engine_is_refused_and_nothing_changes(log: FakeClusterLog) -> None:
+    request = pb.JoinRequest(id="two", rpc_addr="two:8400", engine="pysyncobj")
+
+    with pytest.raises(MembershipRefused, match="runs on the engine pysyncobj, this cluster on raft"):
+        run(service_of(log).join(request, PEER))
+
+    assert log.asked == []

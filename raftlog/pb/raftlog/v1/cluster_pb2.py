@@ -16,7 +16,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#raftlog/pb/raftlog/v1/cluster.proto\x12\nraftlog.v1\"U\n\x0bJoinRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08rpc_addr\x18\x02 \x01(\t\x12\x14\n\x0c\x64irectory_id\x18\x03 \x01(\t\x12\x12\n\ncluster_id\x18\x04 \x01(\t\"G\n\x0cJoinResponse\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12#\n\x07members\x18\x02 \x03(\x0b\x32\x12.raftlog.v1.Member\"\x1a\n\x0cLeaveRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x0f\n\rLeaveResponse\"\x1c\n\x0ePromoteRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x11\n\x0fPromoteResponse\"\'\n\x19TransferLeadershipRequest\x12\n\n\x02to\x18\x01 \x01(\t\"/\n\x1aTransferLeadershipResponse\x12\x11\n\tleader_id\x18\x01 \x01(\t\"\x15\n\x13TakeSnapshotRequest\"9\n\x14TakeSnapshotResponse\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\"(\n\x0fTruncateRequest\x12\x15\n\rlowest_offset\x18\x01 \x01(\x04\"%\n\x10TruncateResponse\x12\x11\n\tlog_start\x18\x01 \x01(\x04\"4\n\x13\x43ommitCursorRequest\x12\r\n\x05group\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\"\x16\n\x14\x43ommitCursorResponse\"9\n\x12ListCursorsRequest\x12\r\n\x05group\x18\x01 \x01(\t\x12\x14\n\x0clinearizable\x18\x02 \x01(\x08\"R\n\x13ListCursorsResponse\x12#\n\x07\x63ursors\x18\x01 \x03(\x0b\x32\x12.raftlog.v1.Cursor\x12\x16\n\x0ehigh_watermark\x18\x02 \x01(\x04\"8\n\x06\x43ursor\x12\r\n\x05group\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0f\n\x07time_ns\x18\x03 \x01(\x10\"\x98\x01\n\x06Member\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08rpc_addr\x18\x02 \x01(\t\x12\x14\n\x0c\x64irectory_id\x18\x03 \x01(\t\x12\x10\n\x08is_voter\x18\x04 \x01(\x08\x12\x11\n\tis_leader\x18\x05 \x01(\x08\x12\x13\n\x0bmatch_index\x18\x06 \x01(\x04\x12\r\n\x05state\x18\x07 \x01(\t\x12\x11\n\tis_active\x18\x08 \x01(\x08\"\x12\n\x10GetStatusRequest\"\x8b\x03\n\x11GetStatusResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x14\n\x0c\x64irectory_id\x18\x03 \x01(\t\x12\x0c\n\x04role\x18\x04 \x01(\t\x12\x0c\n\x04term\x18\x05 \x01(\x04\x12\x11\n\tleader_id\x18\x06 \x01(\t\x12\x13\n\x0b\x66irst_index\x18\x07 \x01(\x04\x12\x12\n\nlast_index\x18\x08 \x01(\x04\x12\x14\n\x0c\x63ommit_index\x18\t \x01(\x04\x12\x15\n\rapplied_index\x18\n \x01(\x04\x12\x16\n\x0esnapshot_index\x18\x0b \x01(\x04\x12\x11\n\tlog_start\x18\x0c \x01(\x04\x12\x16\n\x0ehigh_watermark\x18\r \x01(\x04\x12#\n\x07members\x18\x0e \x03(\x0b\x32\x12.raftlog.v1.Member\x12\x15\n\rconfiguration\x18\x0f \x01(\t\x12\x0e\n\x06\x65ngine\x18\x10 \x01(\t\x12\x0f\n\x07trouble\x18\x11 \x01(\t\x12\x16\n\x0e\x66ormat_version\x18\x12 \x01(\r\"=\n\x13\x46\x65tchEntriesRequest\x12\x13\n\x0b\x66irst_index\x18\x01 \x01(\x04\x12\x11\n\tend_index\x18\x02 \x01(\x04\"=\n\x14\x46\x65tchEntriesResponse\x12%\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x14.raftlog.v1.RawEntry\"C\n\x08RawEntry\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x0c\n\x04kind\x18\x03 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\x32\x87\x06\n\x07\x43luster\x12\x39\n\x04Join\x12\x17.raftlog.v1.JoinRequest\x1a\x18.raftlog.v1.JoinResponse\x12<\n\x05Leave\x12\x18.raftlog.v1.LeaveRequest\x1a\x19.raftlog.v1.LeaveResponse\x12\x42\n\x07Promote\x12\x1a.raftlog.v1.PromoteRequest\x1a\x1b.raftlog.v1.PromoteResponse\x12\x63\n\x12TransferLeadership\x12%.raftlog.v1.TransferLeadershipRequest\x1a&.raftlog.v1.TransferLeadershipResponse\x12H\n\tGetStatus\x12\x1c.raftlog.v1.GetStatusRequest\x1a\x1d.raftlog.v1.GetStatusResponse\x12Q\n\x0cTakeSnapshot\x12\x1f.raftlog.v1.TakeSnapshotRequest\x1a .raftlog.v1.TakeSnapshotResponse\x12\x45\n\x08Truncate\x12\x1b.raftlog.v1.TruncateRequest\x1a\x1c.raftlog.v1.TruncateResponse\x12Q\n\x0c\x43ommitCursor\x12\x1f.raftlog.v1.CommitCursorRequest\x1a .raftlog.v1.CommitCursorResponse\x12N\n\x0bListCursors\x12\x1e.raftlog.v1.ListCursorsRequest\x1a\x1f.raftlog.v1.ListCursorsResponse\x12S\n\x0c\x46\x65tchEntries\x12\x1f.raftlog.v1.FetchEntriesRequest\x1a .raftlog.v1.FetchEntriesResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#raftlog/pb/raftlog/v1/cluster.proto\x12\nraftlog.v1\"e\n\x0bJoinRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08rpc_addr\x18\x02 \x01(\t\x12\x14\n\x0c\x64irectory_id\x18\x03 \x01(\t\x12\x12\n\ncluster_id\x18\x04 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x05 \x01(\t\"G\n\x0cJoinResponse\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12#\n\x07members\x18\x02 \x03(\x0b\x32\x12.raftlog.v1.Member\"\x1a\n\x0cLeaveRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x0f\n\rLeaveResponse\"\x1c\n\x0ePromoteRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x11\n\x0fPromoteResponse\"\'\n\x19TransferLeadershipRequest\x12\n\n\x02to\x18\x01 \x01(\t\"/\n\x1aTransferLeadershipResponse\x12\x11\n\tleader_id\x18\x01 \x01(\t\"\x15\n\x13TakeSnapshotRequest\"9\n\x14TakeSnapshotResponse\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\"(\n\x0fTruncateRequest\x12\x15\n\rlowest_offset\x18\x01 \x01(\x04\"%\n\x10TruncateResponse\x12\x11\n\tlog_start\x18\x01 \x01(\x04\"4\n\x13\x43ommitCursorRequest\x12\r\n\x05group\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\"\x16\n\x14\x43ommitCursorResponse\"9\n\x12ListCursorsRequest\x12\r\n\x05group\x18\x01 \x01(\t\x12\x14\n\x0clinearizable\x18\x02 \x01(\x08\"R\n\x13ListCursorsResponse\x12#\n\x07\x63ursors\x18\x01 \x03(\x0b\x32\x12.raftlog.v1.Cursor\x12\x16\n\x0ehigh_watermark\x18\x02 \x01(\x04\"8\n\x06\x43ursor\x12\r\n\x05group\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0f\n\x07time_ns\x18\x03 \x01(\x10\"\x98\x01\n\x06Member\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08rpc_addr\x18\x02 \x01(\t\x12\x14\n\x0c\x64irectory_id\x18\x03 \x01(\t\x12\x10\n\x08is_voter\x18\x04 \x01(\x08\x12\x11\n\tis_leader\x18\x05 \x01(\x08\x12\x13\n\x0bmatch_index\x18\x06 \x01(\x04\x12\r\n\x05state\x18\x07 \x01(\t\x12\x11\n\tis_active\x18\x08 \x01(\x08\"\x12\n\x10GetStatusRequest\"\x8b\x03\n\x11GetStatusResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x14\n\x0c\x64irectory_id\x18\x03 \x01(\t\x12\x0c\n\x04role\x18\x04 \x01(\t\x12\x0c\n\x04term\x18\x05 \x01(\x04\x12\x11\n\tleader_id\x18\x06 \x01(\t\x12\x13\n\x0b\x66irst_index\x18\x07 \x01(\x04\x12\x12\n\nlast_index\x18\x08 \x01(\x04\x12\x14\n\x0c\x63ommit_index\x18\t \x01(\x04\x12\x15\n\rapplied_index\x18\n \x01(\x04\x12\x16\n\x0esnapshot_index\x18\x0b \x01(\x04\x12\x11\n\tlog_start\x18\x0c \x01(\x04\x12\x16\n\x0ehigh_watermark\x18\r \x01(\x04\x12#\n\x07members\x18\x0e \x03(\x0b\x32\x12.raftlog.v1.Member\x12\x15\n\rconfiguration\x18\x0f \x01(\t\x12\x0e\n\x06\x65ngine\x18\x10 \x01(\t\x12\x0f\n\x07trouble\x18\x11 \x01(\t\x12\x16\n\x0e\x66ormat_version\x18\x12 \x01(\r\"=\n\x13\x46\x65tchEntriesRequest\x12\x13\n\x0b\x66irst_index\x18\x01 \x01(\x04\x12\x11\n\tend_index\x18\x02 \x01(\x04\"=\n\x14\x46\x65tchEntriesResponse\x12%\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x14.raftlog.v1.RawEntry\"C\n\x08RawEntry\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x0c\n\x04kind\x18\x03 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\x32\x87\x06\n\x07\x43luster\x12\x39\n\x04Join\x12\x17.raftlog.v1.JoinRequest\x1a\x18.raftlog.v1.JoinResponse\x12<\n\x05Leave\x12\x18.raftlog.v1.LeaveRequest\x1a\x19.raftlog.v1.LeaveResponse\x12\x42\n\x07Promote\x12\x1a.raftlog.v1.PromoteRequest\x1a\x1b.raftlog.v1.PromoteResponse\x12\x63\n\x12TransferLeadership\x12%.raftlog.v1.TransferLeadershipRequest\x1a&.raftlog.v1.TransferLeadershipResponse\x12H\n\tGetStatus\x12\x1c.raftlog.v1.GetStatusRequest\x1a\x1d.raftlog.v1.GetStatusResponse\x12Q\n\x0cTakeSnapshot\x12\x1f.raftlog.v1.TakeSnapshotRequest\x1a .raftlog.v1.TakeSnapshotResponse\x12\x45\n\x08Truncate\x12\x1b.raftlog.v1.TruncateRequest\x1a\x1c.raftlog.v1.TruncateResponse\x12Q\n\x0c\x43ommitCursor\x12\x1f.raftlog.v1.CommitCursorRequest\x1a .raftlog.v1.CommitCursorResponse\x12N\n\x0bListCursors\x12\x1e.raftlog.v1.ListCursorsRequest\x1a\x1f.raftlog.v1.ListCursorsResponse\x12S\n\x0c\x46\x65tchEntries\x12\x1f.raftlog.v1.FetchEntriesRequest\x1a .raftlog.v1.FetchEntriesResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -24,51 +24,51 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'raftlog.pb.raftlog.v1.clust
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_JOINREQUEST']._serialized_start=51
-  _globals['_JOINREQUEST']._serialized_end=136
-  _globals['_JOINRESPONSE']._serialized_start=138
-  _globals['_JOINRESPONSE']._serialized_end=209
-  _globals['_LEAVEREQUEST']._serialized_start=211
-  _globals['_LEAVEREQUEST']._serialized_end=237
-  _globals['_LEAVERESPONSE']._serialized_start=239
-  _globals['_LEAVERESPONSE']._serialized_end=254
-  _globals['_PROMOTEREQUEST']._serialized_start=256
-  _globals['_PROMOTEREQUEST']._serialized_end=284
-  _globals['_PROMOTERESPONSE']._serialized_start=286
-  _globals['_PROMOTERESPONSE']._serialized_end=303
-  _globals['_TRANSFERLEADERSHIPREQUEST']._serialized_start=305
-  _globals['_TRANSFERLEADERSHIPREQUEST']._serialized_end=344
-  _globals['_TRANSFERLEADERSHIPRESPONSE']._serialized_start=346
-  _globals['_TRANSFERLEADERSHIPRESPONSE']._serialized_end=393
-  _globals['_TAKESNAPSHOTREQUEST']._serialized_start=395
-  _globals['_TAKESNAPSHOTREQUEST']._serialized_end=416
-  _globals['_TAKESNAPSHOTRESPONSE']._serialized_start=418
-  _globals['_TAKESNAPSHOTRESPONSE']._serialized_end=475
-  _globals['_TRUNCATEREQUEST']._serialized_start=477
-  _globals['_TRUNCATEREQUEST']._serialized_end=517
-  _globals['_TRUNCATERESPONSE']._serialized_start=519
-  _globals['_TRUNCATERESPONSE']._serialized_end=556
-  _globals['_COMMITCURSORREQUEST']._serialized_start=558
-  _globals['_COMMITCURSORREQUEST']._serialized_end=610
-  _globals['_COMMITCURSORRESPONSE']._serialized_start=612
-  _globals['_COMMITCURSORRESPONSE']._serialized_end=634
-  _globals['_LISTCURSORSREQUEST']._serialized_start=636
-  _globals['_LISTCURSORSREQUEST']._serialized_end=693
-  _globals['_LISTCURSORSRESPONSE']._serialized_start=695
-  _globals['_LISTCURSORSRESPONSE']._serialized_end=777
-  _globals['_CURSOR']._serialized_start=779
-  _globals['_CURSOR']._serialized_end=835
-  _globals['_MEMBER']._serialized_start=838
-  _globals['_MEMBER']._serialized_end=990
-  _globals['_GETSTATUSREQUEST']._serialized_start=992
-  _globals['_GETSTATUSREQUEST']._serialized_end=1010
-  _globals['_GETSTATUSRESPONSE']._serialized_start=1013
-  _globals['_GETSTATUSRESPONSE']._serialized_end=1408
-  _globals['_FETCHENTRIESREQUEST']._serialized_start=1410
-  _globals['_FETCHENTRIESREQUEST']._serialized_end=1471
-  _globals['_FETCHENTRIESRESPONSE']._serialized_start=1473
-  _globals['_FETCHENTRIESRESPONSE']._serialized_end=1534
-  _globals['_RAWENTRY']._serialized_start=1536
-  _globals['_RAWENTRY']._serialized_end=1603
-  _globals['_CLUSTER']._serialized_start=1606
-  _globals['_CLUSTER']._serialized_end=2381
+  _globals['_JOINREQUEST']._serialized_end=152
+  _globals['_JOINRESPONSE']._serialized_start=154
+  _globals['_JOINRESPONSE']._serialized_end=225
+  _globals['_LEAVEREQUEST']._serialized_start=227
+  _globals['_LEAVEREQUEST']._serialized_end=253
+  _globals['_LEAVERESPONSE']._serialized_start=255
+  _globals['_LEAVERESPONSE']._serialized_end=270
+  _globals['_PROMOTEREQUEST']._serialized_start=272
+  _globals['_PROMOTEREQUEST']._serialized_end=300
+  _globals['_PROMOTERESPONSE']._serialized_start=302
+  _globals['_PROMOTERESPONSE']._serialized_end=319
+  _globals['_TRANSFERLEADERSHIPREQUEST']._serialized_start=321
+  _globals['_TRANSFERLEADERSHIPREQUEST']._serialized_end=360
+  _globals['_TRANSFERLEADERSHIPRESPONSE']._serialized_start=362
+  _globals['_TRANSFERLEADERSHIPRESPONSE']._serialized_end=409
+  _globals['_TAKESNAPSHOTREQUEST']._serialized_start=411
+  _globals['_TAKESNAPSHOTREQUEST']._serialized_end=432
+  _globals['_TAKESNAPSHOTRESPONSE']._serialized_start=434
+  _globals['_TAKESNAPSHOTRESPONSE']._serialized_end=491
+  _globals['_TRUNCATEREQUEST']._serialized_start=493
+  _globals['_TRUNCATEREQUEST']._serialized_end=533
+  _globals['_TRUNCATERESPONSE']._serialized_start=535
+  _globals['_TRUNCATERESPONSE']._serialized_end=572
+  _globals['_COMMITCURSORREQUEST']._serialized_start=574
+  _globals['_COMMITCURSORREQUEST']._serialized_end=626
+  _globals['_COMMITCURSORRESPONSE']._serialized_start=628
+  _globals['_COMMITCURSORRESPONSE']._serialized_end=650
+  _globals['_LISTCURSORSREQUEST']._serialized_start=652
+  _globals['_LISTCURSORSREQUEST']._serialized_end=709
+  _globals['_LISTCURSORSRESPONSE']._serialized_start=711
+  _globals['_LISTCURSORSRESPONSE']._serialized_end=793
+  _globals['_CURSOR']._serialized_start=795
+  _globals['_CURSOR']._serialized_end=851
+  _globals['_MEMBER']._serialized_start=854
+  _globals['_MEMBER']._serialized_end=1006
+  _globals['_GETSTATUSREQUEST']._serialized_start=1008
+  _globals['_GETSTATUSREQUEST']._serialized_end=1026
+  _globals['_GETSTATUSRESPONSE']._serialized_start=1029
+  _globals['_GETSTATUSRESPONSE']._serialized_end=1424
+  _globals['_FETCHENTRIESREQUEST']._serialized_start=1426
+  _globals['_FETCHENTRIESREQUEST']._serialized_end=1487
+  _globals['_FETCHENTRIESRESPONSE']._serialized_start=1489
+  _globals['_FETCHENTRIESRESPONSE']._serialized_end=1550
+  _globals['_RAWENTRY']._serialized_start=1552
+  _globals['_RAWENTRY']._serialized_end=1619
+  _globals['_CLUSTER']._serialized_start=1622
+  _globals['_CLUSTER']._serialized_end=2397
 # @@protoc_insertion_point(module_scope)

@@ -28,6 +28,7 @@ class JoinRequest(_message.Message):
     RPC_ADDR_FIELD_NUMBER: _builtins.int
     DIRECTORY_ID_FIELD_NUMBER: _builtins.int
     CLUSTER_ID_FIELD_NUMBER: _builtins.int
+    ENGINE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """node name"""
     rpc_addr: _builtins.str
@@ -36,6 +37,8 @@ class JoinRequest(_message.Message):
     """uuid of its data directory; empty when an operator asks, then it is learned at the handshake"""
     cluster_id: _builtins.str
     """that its data are of; empty if it has none. A server of another cluster is refused"""
+    engine: _builtins.str
+    """that it runs on; empty when an operator asks. One that runs on another is refused"""
     def __init__(
         self,
         *,
@@ -43,10 +46,11 @@ class JoinRequest(_message.Message):
         rpc_addr: _builtins.str = ...,
         directory_id: _builtins.str = ...,
         cluster_id: _builtins.str = ...,
+        engine: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "directory_id", b"directory_id", "id", b"id", "rpc_addr", b"rpc_addr"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "directory_id", b"directory_id", "engine", b"engine", "id", b"id", "rpc_addr", b"rpc_addr"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
