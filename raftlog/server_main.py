@@ -20,6 +20,8 @@ def run(config: ServerConfig) -> int:
         raise RuntimeError("python -O takes the assertions out that guard the log; run without it")
     configure_logging(level=config.log_level, format=config.log_format)
     allow_open_files()
+    if config.sync != "always":
+        log.warning("acknowledged records can be lost with the power", sync=config.sync)
     if config.unused:
         log.warning("settings without a meaning here", settings=", ".join(config.unused))
     try:
