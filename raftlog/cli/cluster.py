@@ -46,11 +46,15 @@ def up(
     With more servers than before, the new ones join the others.
     """
     place = LocalCluster(folder)
+    option = "" if folder == FOLDER else f" --dir {folder}"
     with place.used_alone():
         place.create(nodes or len(place.servers) or 3)
         try:
             started = place.start()
             leader = place.wait_for_leader()
+        except KeyboardInterrupt:
+            typer.echo(f"what was started goes on; `raftlog cluster down{option}` stops it", err=True)
+            raise
         finally:
             for server in place.servers.values():
                 server.leave_running()
@@ -62,7 +66,6 @@ def up(
     for name, address in place.addresses.items():
         state = "started" if name in started else "was running"
         typer.echo(f"{name}  {address}  {state}{', leads' if name == leader else ''}")
-    option = "" if folder == FOLDER else f" --dir {folder}"
     typer.echo(
         f"\nexport RAFTLOG_CLIENT_ADDR={','.join(place.addresses.values())}\n"
         f"export RAFTLOG_CLIENT_CERTS={place.certs}\n"

@@ -41,22 +41,27 @@ def produce(
     config = ProducerConfig(batch_records_max=batch, linger_ms=LINGER_MS)
     count = 0
     first = last = None
+    unanswered: deque[Handle] = deque()
     start = time.perf_counter()
-    with (
-        byte_progress("producing", total) as advance,
-        client.producer(config) as producer,
-    ):
-        unanswered: deque[Handle] = deque()
-        for line in _lines(files):
-            unanswered.append(producer.send(line.removesuffix(b"\r\n").removesuffix(b"\n")))
-            count += 1
-            advance(len(line))
-            while unanswered and unanswered[0].done():
+    try:
+        with (
+            byte_progress("producing", total) as advance,
+            client.producer(config) as producer,
+        ):
+            for line in _lines(files):
+                unanswered.append(producer.send(line.removesuffix(b"\r\n").removesuffix(b"\n")))
+                count += 1
+                advance(len(line))
+                while unanswered and unanswered[0].done():
+                    last = unanswered.popleft().result()
+                    first = last if first is None else first
+            while unanswered:
                 last = unanswered.popleft().result()
                 first = last if first is None else first
-        while unanswered:
-            last = unanswered.popleft().result()
-            first = last if first is None else first
+    except KeyboardInterrupt:
+        text = f"ended early: the first {count - len(unanswered):,} records are stored, of the next {len(unanswered):,} some may be"
+        typer.echo(text, err=True)
+        raise
     seconds = time.perf_counter() - start
     if json:
         print_json(
