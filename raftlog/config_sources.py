@@ -46,6 +46,7 @@ _TEXTS: Final = {
     "int_from_float": "not a whole number",
     "int_type": "not a whole number",
     "string_type": "not a text",
+    "tuple_type": "not a list",
 }
 
 

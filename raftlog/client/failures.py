@@ -22,13 +22,9 @@ from raftlog.pb.log.v1 import log_pb2 as pb
 from raftlog.wire.status_details import RETRY_PUSHBACK_KEY, STATUS_DETAILS_KEY, find_detail
 
 ACCESS_CODES: Final = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
-TOO_LARGE: Final = (
-    "message larger than max"  # in gRPC's texts, where a limit refuses what was sent or received
-)
+TOO_LARGE: Final = "message larger than max"  # in gRPC's texts, where a limit refuses what was sent
 NOT_CONNECTED: Final = ("failed to connect to all addresses", "errors resolving")  # how gRPC's texts begin
-OBEYED_PUSHBACK_MS_MAX: Final = (
-    1_000  # a server that asks for more, as one with a full disk, is left to a person
-)
+OBEYED_PUSHBACK_MS_MAX: Final = 1_000  # a server that asks for more (its disk is full) is left to a person
 
 # Another attempt may do better, here or at another server.
 TRANSIENT_CODES: Final = (

@@ -6,9 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-COMMIT_INTERVAL_S: Final = (
-    1.0  # what a group has consumed is consumed again at most so far back after a crash
-)
+COMMIT_INTERVAL_S: Final = 1.0  # after a crash at most so much is consumed again
 
 Commit = Callable[[int], Awaitable[None]]
 

@@ -35,9 +35,7 @@ from raftlog.client.groups import GroupPlace
 from raftlog.errors import RaftlogError, SequenceGap, StaleEpoch
 from raftlog.net.tls import TlsFiles
 
-MIRROR_TAG: Final = (
-    0xFF4D49  # first three bytes of a mirror's producer id; clients of this package leave the first bit 0
-)
+MIRROR_TAG: Final = 0xFF4D49  # how a mirror's producer id begins; other clients leave the first bit 0
 OFFSETS_MAX: Final = 1 << 40  # that can be mirrored of one log
 WHOLE_BYTES_MIN: Final = 32 * 1024  # batches from this size on are copied as they are, smaller merged
 BATCH_BYTES_MAX: Final = MIB

@@ -37,9 +37,7 @@ from raftlog.net.stream_ending import StreamEnding
 from raftlog.pb.log.v1 import log_pb2 as pb
 
 LOOK_S: Final = 0.5  # without an answer for so long, others are asked who leads
-SILENCE_S_MAX: Final = (
-    3.0  # and then a server that does not answer, or cannot be connected to, is gone around
-)
+SILENCE_S_MAX: Final = 3.0  # then a server that does not answer, or be connected to, is gone around
 FAREWELL_S_MAX: Final = 1.0  # for a server to end a stream that all is said on
 
 

@@ -31,9 +31,7 @@ from raftlog.client.watermark import Watermark
 from raftlog.errors import RaftlogError
 
 RECORD_OVERHEAD_BYTES: Final = 64  # an estimate of a record's share of the columns
-JOINED_TIME_LEFT_MIN: Final = (
-    0.9  # share of its time that a batch with a deadline must have left to be joined
-)
+JOINED_TIME_LEFT_MIN: Final = 0.9  # share of its time that a batch must have left to be joined
 IN_FLIGHT_LIMIT: Final = 128  # a server remembers twice as many batches of a producer, to know them again
 
 Value = bytes | Record

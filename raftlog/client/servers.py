@@ -53,9 +53,7 @@ class Servers:
         self._credentials = None if tls is None else channel_credentials(tls)
         self._picker = picker
         self._listed: list[Server] = []  # as a server named them last; empty: none has
-        self._leader = (
-            ""  # address; may be none of the listed, where a server that does not lead has named it
-        )
+        self._leader = ""  # address; maybe of no listed server, where one that does not lead has named it
         self._listed_at: float | None = None  # by the monotonic clock
         self._avoided: dict[str, float] = {}  # address -> until when
         self._connections: dict[str, Connection] = {}  # one for each address ever used

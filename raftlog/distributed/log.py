@@ -26,9 +26,7 @@ from raftlog.runtime.logging import get_logger
 log = get_logger(__name__)
 
 CLOSED: Final = "the log is closed"
-SETTLE_S_MAX: Final = (
-    1.0  # for a quorum to store what is on its way when the log is closed; then it ends as unknown
-)
+SETTLE_S_MAX: Final = 1.0  # for what is on its way when the log is closed; then it ends as unknown
 
 
 class DistributedLog:
@@ -70,7 +68,8 @@ class DistributedLog:
                 async with asyncio.timeout(timeout_s):
                     await self._membership.transfer_leadership(None)
             except (RaftlogError, TimeoutError) as error:
-                log.info("leadership not handed over", reason=str(error))
+                reason = str(error) or f"nobody took over within {timeout_s:.0f} s"
+                log.info("leadership not handed over", reason=reason)
 
     async def close(self) -> None:
         """Take part in the cluster no more, and close the files. What was acknowledged is on disk. Twice is no error.

@@ -13,9 +13,7 @@ from typing import Final, NamedTuple
 from raftlog.errors import AlreadyStored, SequenceGap, StaleEpoch
 from raftlog.pb.raftlog.v1 import command_pb2 as pb
 
-PRODUCERS_MAX: Final = (
-    10_000  # beyond it the longest silent one is forgotten: its retries may be stored twice
-)
+PRODUCERS_MAX: Final = 10_000  # beyond it the longest silent is forgotten: its retries may be stored twice
 SILENCE_NS_MAX: Final = 7 * 24 * 3600 * 10**9  # by the log's time; forgotten after it
 RECENT_MAX: Final = 256  # batches of a producer whose offsets are kept: more than may be on their way
 

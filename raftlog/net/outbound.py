@@ -17,9 +17,7 @@ from raftlog.net.throttle import Throttle
 log = logging.getLogger(__name__)
 
 WRITE_BYTES: Final = 256 * 1024  # written at once, then it is asked again whether more is taken
-STABLE_S: Final = (
-    1.0  # a connection that lasted so long was worth it: the next attempt after its end comes soon
-)
+STABLE_S: Final = 1.0  # a connection that lasted so long was worth it: the next attempt comes soon
 
 
 class _Waiting(NamedTuple):

@@ -113,7 +113,8 @@ class SyncObjLog:
                 async with asyncio.timeout(timeout_s):
                     await self._membership.transfer_leadership("")
             except (RaftlogError, TimeoutError) as error:
-                log.info("leadership not handed over", reason=str(error))
+                reason = str(error) or f"nobody took over within {timeout_s:.0f} s"
+                log.info("leadership not handed over", reason=reason)
 
     # ── appending ───────────────────────────────────────────────────────────────────────────────────
 

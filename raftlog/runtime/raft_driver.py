@@ -30,9 +30,7 @@ from raftlog.raft.storage import Write
 from raftlog.runtime.actor import Actor, InboxFull
 from raftlog.runtime.applier import Applier
 
-INBOX_MAX: Final = (
-    16_384  # events; beyond it messages are dropped (Raft sends them again) and requests refused
-)
+INBOX_MAX: Final = 16_384  # events; beyond it messages are dropped (Raft repeats them), requests refused
 HELD_MAX: Final = 4_096  # messages that wait for the disk; beyond it the oldest is dropped
 
 

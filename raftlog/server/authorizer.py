@@ -22,9 +22,7 @@ from raftlog.file_stamp import stamp_files
 
 log = logging.getLogger(__name__)
 
-DECISIONS_MAX: Final = (
-    10_000  # about 2 MB; at the limit all are forgotten and made anew as they are asked for
-)
+DECISIONS_MAX: Final = 10_000  # about 2 MB; at the limit all are forgotten, and made anew as asked for
 LOOK_INTERVAL_MS: Final = 1_000  # an edit takes effect within this time and costs two `stat` calls in it
 REQUEST_FIELDS: Final = 3  # subject, object, action
 

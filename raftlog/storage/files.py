@@ -9,9 +9,7 @@ from logstore.appender import NO_ROOM
 from logstore.errors import DiskFull
 from logstore.filesystem import BytesLike, FileSystem
 
-UNFINISHED = (
-    ".tmp"  # ends the name of a file that is being written; such files are removed at the next opening
-)
+UNFINISHED = ".tmp"  # ends the name of a file that is being written; removed at the next opening
 
 
 @contextmanager
