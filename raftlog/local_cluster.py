@@ -20,6 +20,7 @@ from typing import Final
 from logstore.errors import LogLocked
 from logstore.filesystem import OsFileSystem
 from raftlog.client.client import Client
+from raftlog.client.failures import CallFailed
 from raftlog.errors import RaftlogError
 from raftlog.net.certificates import CertificatePlan, init_folder
 from raftlog.net.tls import TlsFiles
@@ -117,14 +118,17 @@ class LocalCluster:
         return stopped
 
     def wait_for_leader(self, timeout_s: float = LEADER_S_MAX) -> str:
-        """Name of the leader, once all servers are members and one leads; NoCluster if that takes too long."""
+        """Name of the leader, once all servers are members and those that run follow it; NoCluster if that takes too long."""
         deadline = time.monotonic() + timeout_s
-        with Client(list(self.addresses.values()), tls=self.tls) as client:
+        addresses = self.addresses
+        with Client(list(addresses.values()), tls=self.tls) as client:
             while True:
                 members = client.servers()
                 leader = next((server.name for server in members if server.is_leader), None)
                 if leader is not None and self.servers.keys() <= {server.name for server in members}:
-                    return leader
+                    running = [name for name, process in self.processes().items() if process is not None]
+                    if all(_follows(client, addresses[name], leader) for name in running):
+                        return leader
                 if time.monotonic() > deadline:
                     seen = ", ".join(server.name for server in members) or "nobody"
                     raise NoCluster(f"no leader after {timeout_s:.0f} s; members: {seen}")
@@ -164,6 +168,14 @@ class LocalCluster:
             path.unlink()
             lock.close()
             self._remove_empty_folder()
+
+
+def _follows(client: Client, address: str, leader: str) -> bool:
+    """Whether this server serves, and knows that this one leads."""
+    try:
+        return client.status(address).leader_id == leader
+    except CallFailed:  # it is on its way into the cluster, or was just killed
+        return False
 
 
 def free_ports(count: int) -> list[int]:
