@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -94,13 +95,20 @@ def require_any(addresses: list[str], tls: TlsFiles | None) -> None:
     raise Unreachable("\n".join(reasons))
 
 
+@contextmanager
+def client_of(target: Target) -> Iterator[Client]:
+    """A client, once a server answers; Unreachable if none does."""
+    with Client(target.addresses, tls=target.tls, timeout_s=target.timeout_s) as client:
+        require_any(target.addresses, target.tls)
+        yield client
+
+
 def connected(command: Callable[..., None]) -> Callable[..., None]:
     """A command whose first argument, a Client, is made of the options above, which are added to its own."""
 
     @wraps(command)
     def run(target: Target, **options: Any) -> None:
-        with Client(target.addresses, tls=target.tls, timeout_s=target.timeout_s) as client:
-            require_any(target.addresses, target.tls)
+        with client_of(target) as client:
             command(client, **options)
 
     return with_target(run)

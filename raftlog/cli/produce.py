@@ -13,9 +13,8 @@ import typer
 
 from logstore.cli.output import Json, byte_progress, print_json
 from raftlog.cli import make_app
-from raftlog.cli.connection import connected
+from raftlog.cli.connection import Target, client_of, with_target
 from raftlog.client.batch import Handle
-from raftlog.client.client import Client
 from raftlog.client.producer import ProducerConfig
 
 app = make_app()
@@ -24,9 +23,9 @@ LINGER_MS = 5.0
 
 
 @app.command()
-@connected
+@with_target
 def produce(
-    client: Client,
+    target: Target,
     files: Annotated[
         list[Path] | None, typer.Argument(metavar="FILE", help="Text files; standard input if none.")
     ] = None,
@@ -38,16 +37,17 @@ def produce(
     A line ends with \\n or \\r\\n, which is not stored.
     """
     total = sum(path.stat().st_size for path in files or [])
-    config = ProducerConfig(batch_records_max=batch, linger_ms=LINGER_MS)
+    config = ProducerConfig(batch_records_max=batch, linger_ms=LINGER_MS, answer_timeout_s=target.timeout_s)
     count = 0
     first = last = None
     unanswered: deque[Handle] = deque()
-    start = time.perf_counter()
     try:
         with (
+            client_of(target) as client,
             byte_progress("producing", total) as advance,
             client.producer(config) as producer,
         ):
+            start = time.perf_counter()
             for line in _lines(files):
                 unanswered.append(producer.send(line.removesuffix(b"\r\n").removesuffix(b"\n")))
                 count += 1
@@ -59,8 +59,11 @@ def produce(
                 last = unanswered.popleft().result()
                 first = last if first is None else first
     except KeyboardInterrupt:
-        text = f"ended early: the first {count - len(unanswered):,} records are stored, of the next {len(unanswered):,} some may be"
-        typer.echo(text, err=True)
+        stored, unclear = count - len(unanswered), len(unanswered)
+        typer.echo(
+            f"ended early: the first {stored:,} records are stored, of the next {unclear:,} some may be",
+            err=True,
+        )
         raise
     seconds = time.perf_counter() - start
     if json:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -162,7 +163,7 @@ def test_ctrl_c_ends_producing_although_the_server_hangs(tmp_path: Path, certifi
         shell = Shell(server.address, certificates)
         with (
             Client(server.address, tls=TlsFiles.in_folder(certificates, "root-client")) as client,
-            shell.start("produce") as process,
+            shell.start("produce", "--timeout", "60") as process,
         ):
             assert process.stdin is not None
             process.stdin.write(b"first\n")
@@ -178,7 +179,31 @@ def test_ctrl_c_ends_producing_although_the_server_hangs(tmp_path: Path, certifi
                 os.kill(server.process_id, signal.SIGCONT)
                 process.kill()
 
-    assert (process.returncode, errors) == (130, b"")
+    assert process.returncode == 130
+    assert re.fullmatch(
+        rb"ended early: the first \d+ records are stored, of the next [\d,]+ some may be\n", errors
+    )
+
+
+def test_produce_gives_up_when_its_time_is_over(tmp_path: Path, certificates: Path) -> None:
+    with (
+        server_process(tmp_path, certificates, {}) as server,
+        Shell(server.address, certificates).start("produce", "--timeout", "1") as process,
+    ):
+        assert process.stdin is not None
+        with Client(server.address, tls=TlsFiles.in_folder(certificates, "root-client")) as client:
+            process.stdin.write(b"first\n")
+            process.stdin.flush()
+            next(client.follow(0))  # it produces
+            os.kill(server.process_id, signal.SIGSTOP)
+            try:
+                _, errors = process.communicate(b"second\n", timeout=ANSWER_S_MAX)
+            finally:
+                os.kill(server.process_id, signal.SIGCONT)
+                process.kill()
+
+    assert process.returncode == 1
+    assert b"whether it was stored is not known" in errors
 
 
 def test_a_reader_that_has_seen_enough_is_no_error_worth_a_word(shell: Shell) -> None:
@@ -345,8 +370,8 @@ def test_the_demo_stores_the_lines_of_a_file_and_finds_them_equal(tmp_path: Path
         capture_output=True, check=False, env=ENVIRONMENT, timeout=COMMAND_S_MAX,
     )  # fmt: skip
 
-    found = json.loads(done.stdout)
     assert (done.returncode, done.stderr) == (0, b"")
+    found = json.loads(done.stdout)
     assert (found["equal"], found["differences"], found["records"]) == (True, [], 4)
     assert {"produce_records_per_s", "consume_records_per_s", "single_ms_median"} <= set(found)
 
