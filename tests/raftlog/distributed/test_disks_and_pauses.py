@@ -71,7 +71,7 @@ def test_a_leader_whose_disk_is_stuck_hands_over_and_follows_when_it_goes_again(
 
         disk.goes.clear()
         begun = server_of(cluster, leader)._begin(
-            server_of(cluster, leader)._agent.log.append_batch([b"when the disk got stuck"])
+            server_of(cluster, leader)._engine.log.append_batch([b"when the disk got stuck"])
         )
         try:
             cluster.wait_until(lambda: cluster.leader() not in (None, leader), "nobody took over", 30)

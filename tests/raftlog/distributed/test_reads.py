@@ -68,7 +68,7 @@ def test_who_waits_on_a_follower_is_woken_by_a_record_that_is_committed_elsewher
             return int(await waiting)
 
         started: list[bool] = []
-        future = server_of(cluster, follower)._begin(follow(server_of(cluster, follower)._agent.log))
+        future = server_of(cluster, follower)._begin(follow(server_of(cluster, follower)._engine.log))
         cluster.wait_until(lambda: bool(started), "it does not wait")
         append(cluster, leader, b"x")
 
