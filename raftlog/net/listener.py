@@ -36,6 +36,7 @@ BACKLOG: Final = 1024  # connections that the system keeps until they are accept
 SOCKET_NAME: Final = "grpc.socket"
 SOCKET_PATH_BYTES_MAX: Final = 107  # of an address of the Unix family, without the zero at its end
 NO_MORE_FILES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+ACCEPTED_AT_ONCE_MAX: Final = 64  # then others get their turn
 RETRY_S: Final = 0.1  # until one is closed
 
 
@@ -74,6 +75,7 @@ class Listener:
         self._folder, self._is_folder_ours = _make_folder(socket_folder)
         self._relay = Relay(os.path.join(self._folder, SOCKET_NAME))
         self._tasks: set[asyncio.Task[None]] = set()
+        self._retry: asyncio.TimerHandle | None = None  # of accepting, when there were no more files
         self._count = 0  # connections under connections_max
         self._by_address: Counter[str] = Counter()
         self._handshakes = 0
@@ -97,7 +99,7 @@ class Listener:
         return self._count
 
     def start(self) -> None:
-        self._spawn(self._accept_all())
+        asyncio.get_running_loop().add_reader(self._socket, self._accept_ready)
 
     async def accept(self) -> Accepted:
         """The next connection that begins as another server's; ConnectionAbortedError once this is closed."""
@@ -114,13 +116,16 @@ class Listener:
         if self._is_closed:
             return
         self._is_closed = True
-        await asyncio.sleep(0)  # a connection that was taken in this turn is known after it, and closed
+        asyncio.get_running_loop().remove_reader(self._socket)
+        if self._retry is not None:
+            self._retry.cancel()
         for task in list(self._tasks):
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
         self._socket.close()
         self._relay.close()
+        await asyncio.sleep(0)  # connections that were aborted end in the next turn
         while not self._raft.empty():
             accepted = self._raft.get_nowait()
             if accepted is not None:
@@ -137,17 +142,23 @@ class Listener:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _accept_all(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
+    def _accept_ready(self) -> None:
+        """Take the connections that are there. (A task that waits for one and is cancelled may lose it.)"""
+        for _ in range(ACCEPTED_AT_ONCE_MAX):
             try:
-                connection, address = await loop.sock_accept(self._socket)
+                connection, address = self._socket.accept()
+            except BlockingIOError:
+                return
             except OSError as error:
                 # Of one connection (it went away before it was accepted), or no more files: others may work again.
                 self._quiet.warning("accept", "connection not accepted reason=%s", error.strerror)
                 if error.errno in NO_MORE_FILES:
-                    await asyncio.sleep(RETRY_S)
+                    loop = asyncio.get_running_loop()
+                    loop.remove_reader(self._socket)
+                    self._retry = loop.call_later(RETRY_S, self.start)
+                    return
                 continue
+            connection.setblocking(False)
             self._admit(connection, str(address[0]))
 
     def _admit(self, connection: socket.socket, address: str) -> None:

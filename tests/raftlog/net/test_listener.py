@@ -336,22 +336,34 @@ def test_warnings_that_strangers_cause_are_few(run: Run, caplog: pytest.LogCaptu
 def test_connections_wait_while_there_are_no_more_files(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    accept = asyncio.selector_events.BaseSelectorEventLoop.sock_accept
     failures = [errno.ECONNABORTED, errno.EMFILE]
 
-    async def failing(loop: Any, listener: socket.socket) -> Any:
-        if failures:
-            raise OSError(failures[0], os.strerror(failures.pop(0)))
-        return await accept(loop, listener)
+    class Failing:
+        """A listening socket that has its troubles."""
+
+        def __init__(self, real: socket.socket) -> None:
+            self._real = real
+
+        def accept(self) -> Any:
+            if failures:
+                raise OSError(failures[0], os.strerror(failures.pop(0)))
+            return self._real.accept()
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._real, name)
+
+    make = listener_module._listen
+    monkeypatch.setattr(listener_module, "_listen", lambda host, port: Failing(make(host, port)))
 
     async def scenario() -> None:
-        monkeypatch.setattr(asyncio.selector_events.BaseSelectorEventLoop, "sock_accept", failing)
         async with listening() as listener, backend(listener, echo):
             reader, writer = await connect(listener)
             writer.write(b"P")
 
             assert await reader.readexactly(1) == b"P"
 
+            writer.write_eof()
+            assert await reader.read() == b"end"
             await close(writer)
 
     asyncio.run(scenario())
