@@ -40,7 +40,7 @@ class Batch:
     """Records that are sent together. `done` is the offset of the first."""
 
     __slots__ = (
-        "bytes", "count", "deadline", "done", "expected_offset", "home", "may_be_stored", "payload", "place", "sent_at",
+        "bytes", "count", "deadline", "done", "expected_offset", "home", "is_settled", "may_be_stored", "payload", "place", "sent_at",
         "values", "waiter",
     )  # fmt: skip
 
@@ -58,6 +58,8 @@ class Batch:
         self.may_be_stored = False  # it was sent, and that server did not say what became of it
         self.done: Future[int] = Future()
         self.done.set_running_or_notify_cancel()  # whoever gives up waiting cannot cancel it for the others
+        # As done.done(), without its lock: Ctrl-C in a thread that asks may leave that locked for ever.
+        self.is_settled = False
         self.waiter: asyncio.Future[None] | None = None  # of all that await `done` in its home
 
     def encode(self, config: Config) -> None:
@@ -77,13 +79,14 @@ class Batch:
             self.done.set_exception(outcome)
         else:
             self.done.set_result(outcome)
+        self.is_settled = True
         if self.waiter is not None:
             self.waiter.set_result(None)
 
 
 def _wait(batch: Batch) -> Generator[Any, None, int]:
     """The first offset, awaited; the task of one who waits may be cancelled alone."""
-    if not batch.done.done():
+    if not batch.is_settled:
         if asyncio.get_running_loop() is not batch.home:
             yield from asyncio.shield(asyncio.wrap_future(batch.done)).__await__()
         else:
@@ -110,7 +113,7 @@ class Handle:
         return self._batch.done.result(timeout_s) + self._number
 
     def done(self) -> bool:
-        return self._batch.done.done()
+        return self._batch.is_settled
 
     @property
     def has_company(self) -> bool:
@@ -137,8 +140,8 @@ class BatchHandle:
         return first, first + self._count
 
     def done(self) -> bool:
-        return self._batch.done.done()
+        return self._batch.is_settled
 
 
 def are_settled(batches: Sequence[Batch]) -> bool:
-    return all(batch.done.done() for batch in batches)
+    return all(batch.is_settled for batch in batches)

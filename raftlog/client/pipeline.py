@@ -111,7 +111,7 @@ class Pipeline:
         self._stream = None  # what is answered from now on comes too late
         while self._in_flight:
             batch = self._in_flight.popleft()
-            if not batch.done.done():
+            if not batch.is_settled:
                 self._source.settle(batch, error.with_outcome(is_unknown=batch in sent))
         await self._stop()
 
@@ -129,7 +129,7 @@ class Pipeline:
                 await self._carry()
             except Exception as error:  # noqa: BLE001  # whatever it is, nobody shall wait for ever
                 for batch in (*self._in_flight, *self._source.waiting()):
-                    if not batch.done.done():
+                    if not batch.is_settled:
                         self._source.settle(batch, error)
                 self._drop_all()
 
@@ -243,7 +243,7 @@ class Pipeline:
     def _settle_first(self, outcome: int | Exception) -> None:
         batch = self._in_flight.popleft()
         self._suspects = max(self._suspects - 1, 0)
-        if not batch.done.done():
+        if not batch.is_settled:
             self._source.settle(batch, outcome)
 
     async def _recover(self, failed: Exception, target: Target) -> None:
@@ -324,7 +324,7 @@ class Pipeline:
         sent = self._sent()
         is_late = False
         for batch in self._in_flight:
-            if not batch.done.done() and self._deadline_of(batch) <= now:
+            if not batch.is_settled and self._deadline_of(batch) <= now:
                 self._source.settle(batch, self._lateness(is_unknown=batch in sent))
                 is_late = True
         for batch in list(self._source.waiting()):
@@ -332,7 +332,7 @@ class Pipeline:
                 self._source.settle(batch, self._lateness(is_unknown=False))
         if self._in_flight and are_settled(self._in_flight):
             self._drop_all()
-        left = [one for one in self._in_flight if not one.done.done()]
+        left = [one for one in self._in_flight if not one.is_settled]
         left += [one for one in self._source.waiting() if one.deadline is not None]
         if left:
             self._timer = self._loop.call_at(min(map(self._deadline_of, left)), self._expire)
