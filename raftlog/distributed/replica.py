@@ -90,7 +90,6 @@ class Replica:
         self.is_ready = False  # it leads, and has applied all that was appended before it did
         self.on_ready: Callable[[], None] = lambda: None
         self.on_end: Callable[[Exception], None] = lambda error: None  # nothing is applied any more
-        self.on_failed: Callable[[], None] = lambda: None
         self.applied_entries = self.applied_bytes = 0  # since the start
         self._suspicion: asyncio.TimerHandle | None = None  # that the leader is gone, until it is acted upon
         self._own_term_index = 0  # of the no-op with which it began to lead
@@ -249,7 +248,6 @@ class Replica:
         self.is_ready, self.leader = False, None
         self._end_waiting(self.failure)
         self._changed.set()
-        self.on_failed()
 
     def _write_waits_for_room(self, waits: bool) -> None:
         self._has_stuck_write = waits
