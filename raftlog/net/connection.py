@@ -104,11 +104,6 @@ class Connection(asyncio.Protocol):
         if self.is_open:
             self._transport.resume_reading()
 
-    def pause_reading(self) -> None:
-        """Let the other side wait: nothing is read any more, so its buffers fill and then its queue."""
-        if self.is_open:
-            self._transport.pause_reading()
-
     def resume_reading(self) -> None:
         if self.is_open:
             self._transport.resume_reading()

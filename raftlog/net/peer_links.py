@@ -119,7 +119,6 @@ class PeerLinks:
         self._peers: dict[NodeId, Peer] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._open: set[Connection] = set()  # that were dialled or accepted, and have not ended
-        self._is_receiving_bulk = True
         self._is_closed = False
         self.set_members(addresses)
         self._spawn(self._accept_all())
@@ -237,19 +236,6 @@ class PeerLinks:
 
     # ── receiving ──
 
-    def pause_bulk(self) -> None:
-        """Read no entries and snapshots until `resume_bulk`: this server cannot take more. Senders wait, then drop."""
-        self._is_receiving_bulk = False
-        for peer in self._peers.values():
-            if Lane.BULK in peer.inbound:
-                peer.inbound[Lane.BULK].pause_reading()
-
-    def resume_bulk(self) -> None:
-        self._is_receiving_bulk = True
-        for peer in self._peers.values():
-            if Lane.BULK in peer.inbound:
-                peer.inbound[Lane.BULK].resume_reading()
-
     async def _accept_all(self) -> None:
         while True:
             try:
@@ -316,8 +302,6 @@ class PeerLinks:
             partial(self._take, node, peer, connection),
             payload_bytes_max=limits.bulk_frame_bytes_max if is_bulk else limits.control_frame_bytes_max,
         )
-        if is_bulk and not self._is_receiving_bulk:
-            connection.pause_reading()
 
     def _remove_inbound(self, peer: Peer, lane: Lane, connection: Connection) -> None:
         if peer.inbound.get(lane) is connection:

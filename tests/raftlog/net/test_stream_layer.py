@@ -124,7 +124,7 @@ def test_a_paused_connection_makes_the_sender_wait(run: Run, certificates: Path)
         async with stream_layer(certificates) as layer:
             dialled, accepted = await pair(layer, layer)
             accepted.listen(counted, payload_bytes_max=100_000)
-            accepted.pause_reading()
+            accepted._transport.pause_reading()
             written = 0
             async with asyncio.timeout(DIAL_S):
                 while dialled.is_writable or written < 300:  # until the system takes no more
