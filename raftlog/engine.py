@@ -14,7 +14,11 @@ What the one that runs an engine owes it:
    After a write that failed nothing is known: stop the engine, and make it anew from what is on the disk.
 4. Step `Wake()` when `deadline()` has come. `now` is in seconds of any clock that never goes back.
 
-Messages may be lost, repeated, delayed and reordered by the network, never changed.
+5. Carry an `Ask` to its end: `Answered` or `Unanswered`, once. Give what was asked of this node as `Asked`, and take its
+   `Reply` back to whoever asked.
+
+Messages may be lost, repeated, delayed and reordered by the network, never changed. Questions and their answers are not
+repeated.
 """
 
 from __future__ import annotations
@@ -29,6 +33,7 @@ Token = NewType("Token", int)  # of one write; ascends from 1
 M = TypeVar("M")
 W = TypeVar("W")
 E = TypeVar("E")
+V = TypeVar("V")
 
 
 # ── events that every protocol knows ────────────────────────────────────────────────────────────────
@@ -36,7 +41,7 @@ E = TypeVar("E")
 
 @dataclass(frozen=True, slots=True)
 class Receive(Generic[M]):
-    """A message arrived. The sender has been authenticated."""
+    """A message arrived. The sender has been authenticated, unless the protocol does that itself."""
 
     sender: NodeId
     message: M
@@ -54,6 +59,31 @@ class Applied:
     """Everything up to this index has been applied by the views."""
 
     index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Asked(Generic[M]):
+    """Somebody opened a stream and asked this; a `Reply` with this number answers. Without one the stream ends."""
+
+    request: int
+    sender: NodeId
+    message: M
+
+
+@dataclass(frozen=True, slots=True)
+class Answered(Generic[M]):
+    """The answer to an `Ask`."""
+
+    request: int
+    message: M
+
+
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """An `Ask` came to nothing; whether it was heard is not known. `reason` is for a person."""
+
+    request: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +112,16 @@ class Send(Generic[M]):
 
 
 @dataclass(frozen=True, slots=True)
+class Ask(Generic[M]):
+    """Send this by a stream and report the one answer, or that there is none after so long."""
+
+    request: int
+    to: NodeId
+    message: M
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Apply(Generic[E]):
     """Apply these, in order, and report `Applied` with the index of the last."""
 
@@ -97,6 +137,13 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
+class Emit(Generic[V]):
+    """Tell the application of this, in order; nothing is reported back."""
+
+    event: V
+
+
+@dataclass(frozen=True, slots=True)
 class Note:
     """Something that a person or a metric wants to know of; constant text first, as in a log."""
 
@@ -104,7 +151,7 @@ class Note:
     fields: dict[str, Any] = field(default_factory=dict)
 
 
-Effect = Persist[Any] | Send[Any] | Apply[Any] | Reply | Note
+Effect = Persist[Any] | Send[Any] | Ask[Any] | Apply[Any] | Reply | Emit[Any] | Note
 
 
 class Engine(Protocol):

@@ -53,7 +53,12 @@ RULES = {
     # ── protocols as values, and the world that tries to break them ──
     "raftlog.engine": Rule((), ()),
     "raftlog.raft": Rule(("raftlog.engine",), ()),
-    "raftlog.sim": Rule(("raftlog.engine", "raftlog.raft"), ()),
+    "raftlog.serf": Rule(("raftlog.engine",), ()),
+    "raftlog.serf.codec": Rule(("raftlog.engine", "raftlog.serf.config", "raftlog.serf.messages"), ("msgpack", "cryptography")),
+    "raftlog.serf.swim": Rule(
+        ("raftlog.engine", "raftlog.serf.codec", "raftlog.serf.config", "raftlog.serf.messages"), ()
+    ),
+    "raftlog.sim": Rule(("raftlog.engine", "raftlog.raft", "raftlog.serf"), ()),
     "raftlog.sim.pysyncobj": Rule(("raftlog.engine", "raftlog.sim"), ("pysyncobj",)),  # loaded by its name only
     "raftlog.sim.cli": Rule(("raftlog.sim",), ("typer",)),
     "raftlog.sim.__main__": Rule(("raftlog.sim.cli",), ()),
@@ -70,6 +75,15 @@ RULES = {
         (*BASE, "raftlog.engine", "raftlog.machines", "raftlog.raft"), ("structlog", "prometheus_client")
     ),
     "raftlog.runtime.actor": Rule(("raftlog.engine",), ()),  # of any protocol
+    "raftlog.net.gossip": Rule((*BASE, "raftlog.engine", "raftlog.net", "raftlog.runtime", "raftlog.serf"), ()),
+    "raftlog.discovery": Rule((*BASE, "raftlog.engine", "raftlog.net", "raftlog.runtime", "raftlog.serf"), ("dns",)),
+    "raftlog.autopilot": Rule(
+        (
+            *BASE, "raftlog.discovery", "raftlog.distributed", "raftlog.engine", "raftlog.machines", "raftlog.net",
+            "raftlog.raft", "raftlog.runtime",
+        ),
+        (),
+    ),
     "raftlog.distributed": Rule(
         (
             *BASE, *EMBED, "raftlog.pb.raftlog.v1", "raftlog.engine", "raftlog.machines", "raftlog.net.addresses",

@@ -1,0 +1,1 @@
+"""Messages as memberlist and Serf have them on the wire."""

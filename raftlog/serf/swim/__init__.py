@@ -1,0 +1,1 @@
+"""memberlist: who is alive."""
