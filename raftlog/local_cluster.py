@@ -87,8 +87,7 @@ class LocalCluster:
                 f"{self.folder} holds a cluster of {len(self.servers)} servers, not of {nodes}; it grows, and "
                 "`raftlog leave` takes members away"
             )
-        if not (self.certs / "ca.pem").exists():
-            init_folder(self.certs, CertificatePlan(), extra_files=default_files())
+        self.make_certificates()
         names = [f"n{number}" for number in range(1, nodes + 1)]
         new = [name for name in names if name not in self.servers]
         ports = dict(zip(new, free_ports(len(new)), strict=True))
@@ -100,13 +99,21 @@ class LocalCluster:
         if self.servers:
             known = {"join-addrs": list(self.addresses.values())}
         for name in new:
-            access = {
-                "acl-model-file": str(self.certs / MODEL_NAME),
-                "acl-policy-file": str(self.certs / POLICY_NAME),
-            }
-            own = {"node-name": name, "rpc-port": ports[name], **access, **known, **(settings or {})}
+            own = {"node-name": name, "rpc-port": ports[name], **self.access(), **known, **(settings or {})}
             write_settings(self.folder / name, self.certs, own)
             self.servers[name] = self._server(name)
+
+    def make_certificates(self) -> None:
+        """Unless there are some."""
+        if not (self.certs / "ca.pem").exists():
+            init_folder(self.certs, CertificatePlan(), extra_files=default_files())
+
+    def access(self) -> dict[str, object]:
+        """Settings of a server that say who may do what."""
+        return {
+            "acl-model-file": str(self.certs / MODEL_NAME),
+            "acl-policy-file": str(self.certs / POLICY_NAME),
+        }
 
     def start(self) -> list[str]:
         """Start those that do not run and wait until they serve; returns their names. ServerFailed with their log."""

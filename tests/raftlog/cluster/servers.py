@@ -50,14 +50,14 @@ class Servers(LocalCluster):
 
     def members(self) -> dict[str, Member]:
         """By name, as the server has them that most of the servers follow; empty if there is none."""
-        views = self._views()
+        views = self.views()
         followed = Counter(view.leader_id for view in views.values() if view.leader_id)
         for name, followers in followed.items():
             if name in views and views[name].role == "leader" and 2 * followers > len(self.servers):
                 return {member.name: member for member in views[name].members}
         return {}
 
-    def _views(self) -> dict[str, Status]:
+    def views(self) -> dict[str, Status]:
         """What each server believes, as far as it can be asked."""
         views = {}
         with Client(list(self.advertised.values()), tls=self.tls, timeout_s=ASK_S_MAX) as client:
@@ -95,7 +95,7 @@ class Servers(LocalCluster):
     def wait_until(self, condition: Callable[[], bool], trouble: str) -> None:
         deadline = time.monotonic() + WAIT_S_MAX
         while not condition():
-            assert time.monotonic() < deadline, f"{trouble}: {self._views()}"
+            assert time.monotonic() < deadline, f"{trouble}: {self.views()}"
             time.sleep(LOOK_S)
 
     def process_ids(self) -> dict[str, int]:
