@@ -16,7 +16,7 @@ from dataclasses import fields, is_dataclass
 from enum import Enum
 from typing import Any, Final
 
-from raftlog.engine import NodeId, Note, Receive, Wake
+from raftlog.engine import Asked, NodeId, Note, Receive, Wake
 from raftlog.sim.network import Lost, Sent
 
 COLUMN: Final = 10
@@ -52,7 +52,7 @@ class Chart:
             self._add(who)
             self._write_heads()
         column = self._columns.get(who)
-        if isinstance(what, Receive):
+        if isinstance(what, Receive | Asked):
             self._line(time_us, self._arrow(what.sender, who, is_lost=False), text_of(what.message))
         elif isinstance(what, Lost):
             arrow = self._arrow(what.source, what.target, is_lost=True)

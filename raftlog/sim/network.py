@@ -66,7 +66,7 @@ class Network:
         self._kept: dict[Pair, list[Any]] = {}  # messages that wait until nothing blocks it
         self._cuts_made = 0
 
-    def send(self, source: NodeId, target: NodeId, message: Any) -> None:
+    def send(self, source: NodeId, target: NodeId, message: Any, *, may_repeat: bool = True) -> None:
         weather = self.weather
         draw = self._random.random
         if self._blocked and (source, target) in self._blocked:
@@ -76,7 +76,7 @@ class Network:
             self._lose(source, target, message, "lost")
             return
         self._fly(source, target, message)
-        if weather.repeated and draw() < weather.repeated:
+        if may_repeat and weather.repeated and draw() < weather.repeated:
             self._fly(source, target, message)
 
     def _fly(self, source: NodeId, target: NodeId, message: Any) -> None:

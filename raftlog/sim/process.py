@@ -8,13 +8,31 @@ from random import Random
 from typing import Any, Final
 
 from raftlog.engine import Applied as AppliedEvent
-from raftlog.engine import Apply, Engine, NodeId, Note, Persist, Persisted, Receive, Reply, Send, Token, Wake
+from raftlog.engine import (
+    Apply,
+    Ask,
+    Emit,
+    Engine,
+    NodeId,
+    Note,
+    Persist,
+    Persisted,
+    Receive,
+    Reply,
+    Send,
+    Token,
+    Wake,
+)
 from raftlog.sim.disk import Disk
 from raftlog.sim.network import Network
+from raftlog.sim.questions import Carried, Question, Questions
 from raftlog.sim.subject import Subject
 from raftlog.sim.world import SECOND, World
 
 RECEIVED_WHILE_PAUSED_MAX: Final = 1_000  # messages; more are lost, as from a full socket buffer
+REFUSED: Final = (
+    0.5  # of the questions to a process that is down: else its machine is, and nothing comes back
+)
 APPLY_DELAYS_US_MAX: Final = (400, 400, 5_000, 30_000)  # some nodes apply slowly
 
 
@@ -38,6 +56,7 @@ class Process:
         self._clock_offset_s = 0.0
         self._inbox: deque[Any] = deque()  # what happened while it was paused
         self._held: list[Send[Any]] = []  # until the write that they name is durable, in order
+        self._questions = Questions(node, world, network, self.happen)
         self._durable = Token(0)  # the last write of this incarnation that it knows to be durable
         self._to_apply: list[Any] = []
         self._is_applying = False
@@ -81,6 +100,7 @@ class Process:
         self.is_paused = False
         self._inbox.clear()
         self._held.clear()
+        self._questions.forget()
         self._durable = Token(0)
         self._to_apply.clear()
         self._is_applying = False
@@ -112,10 +132,17 @@ class Process:
     def receive(self, sender: NodeId, message: Any) -> None:
         """A message arrived from the network."""
         if self.engine is None:
+            if isinstance(message, Question) and self._random.random() < REFUSED:
+                self._questions.refuse(sender, message)
             return
         if self.is_paused and len(self._inbox) >= RECEIVED_WHILE_PAUSED_MAX:
             return
-        self.happen(Receive(sender, message))
+        if isinstance(message, Carried):
+            event = self._questions.arrived(sender, message)
+            if event is not None:
+                self.happen(event)
+        else:
+            self.happen(Receive(sender, message))
 
     def happen(self, event: Any) -> None:
         """Step an event: at once, or after the pause."""
@@ -160,8 +187,14 @@ class Process:
                 self._to_apply.extend(entries)
                 if not self._is_applying:
                     self._plan_apply()
+            case Ask():
+                self._questions.ask(effect, timeout_us=int(effect.timeout_s / self.clock_rate * SECOND))
+            case Reply(request=request) if self._questions.is_heard(request):
+                self._questions.answer(effect)
             case Reply():
                 self._subject.replied(self, effect)
+            case Emit(event=event):
+                self._subject.emitted(self, event)
             case Note():
                 self._world.remark(self.node, effect)
             case _:

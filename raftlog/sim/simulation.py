@@ -60,7 +60,9 @@ class Result(NamedTuple):
 def draw_scenario(protocol: ProtocolUnderTest, *, nodes: int, seed: int, steps: int) -> Scenario:
     names = node_names(nodes)
     plan = draw_plan(Random(f"{seed}/faults"), names, protocol.claims, steps=steps)
-    errands = draw_errands(Random(f"{seed}/errands"), horizon_us=steps * STEP_US)
+    errands = []
+    if protocol.claims.serves_clients:
+        errands = draw_errands(Random(f"{seed}/errands"), horizon_us=steps * STEP_US)
     # Twice the time in which faults come: idle clusters have few events.
     return Scenario(seed, nodes, steps, 2 * steps * STEP_US, plan, errands)
 
@@ -84,7 +86,7 @@ def run(protocol: ProtocolUnderTest, scenario: Scenario, watch: Watch | None = N
     try:
         _live(cluster, scenario)
         lived_us = world.now_us
-        _converge(cluster)
+        _converge(cluster, has_clients=protocol.claims.serves_clients)
         _judge(cluster)
     except Violation as violation:
         failure = Failure(violation.kind, violation.detail)
@@ -111,8 +113,8 @@ def _live(cluster: Cluster, scenario: Scenario) -> None:
     cluster.clients.end()
 
 
-def _converge(cluster: Cluster) -> None:
-    """Heal a core; it alone must serve clients and agree."""
+def _converge(cluster: Cluster, *, has_clients: bool) -> None:
+    """Heal a core; it alone must agree, and serve clients if there are any."""
     world = cluster.world
     random = world.random("core")
     core = sorted(cluster.subject.cores(random))
@@ -126,12 +128,15 @@ def _converge(cluster: Cluster) -> None:
         process.resume()
         process.disk.heal()
         cluster.start(node)
-    _poll(cluster, core)
-    world.after(ASKING_ANYBODY_US_MAX, _point_out_leader, cluster, core)
+    if has_clients:
+        _poll(cluster, core)
+        world.after(ASKING_ANYBODY_US_MAX, _point_out_leader, cluster, core)
+    else:
+        _poll_alone(cluster, core)
     began_us = world.now_us
     events_max = world.events + CONVERGENCE_EVENTS_MAX
     world.run(until_us=began_us + CONVERGENCE_US_MAX, events_max=events_max)
-    if not _is_done(cluster, core):
+    if not (_is_done(cluster, core) if has_clients else cluster.subject.has_converged(core)):
         took = f"{(world.now_us - began_us) / SECOND:.0f} s and {world.events} events in all"
         raise Violation("no convergence", f"core {' '.join(core)} after {took}")
 
@@ -169,6 +174,14 @@ def _poll(cluster: Cluster, core: Sequence[NodeId]) -> None:
         else:  # a read comes first: it may not need a write before it
             clients.plan([Errand(cluster.world.now_us, FINAL_READER, Read(FINAL_KEY))])
     cluster.world.after(POLL_US, _poll, cluster, core)
+
+
+def _poll_alone(cluster: Cluster, core: Sequence[NodeId]) -> None:
+    """As `_poll`, of a protocol that has no clients."""
+    if cluster.subject.has_converged(core):
+        cluster.world.stop()
+    else:
+        cluster.world.after(POLL_US, _poll_alone, cluster, core)
 
 
 def _is_done(cluster: Cluster, core: Sequence[NodeId]) -> bool:

@@ -66,6 +66,7 @@ class Claims:
     clocks_drift: bool = True
     stalls: bool = True  # of disks
     failed_syncs: bool = True
+    serves_clients: bool = True  # reads and writes, judged as a history
     # what else a seed may do to it: the name of an act, and about how many of them in 1,000 steps
     acts: tuple[tuple[str, float], ...] = ()
 
@@ -90,6 +91,9 @@ class Subject(Protocol):
 
     def replied(self, process: Process, reply: Reply) -> None:
         """The engine told the outcome of a request."""
+
+    def emitted(self, process: Process, event: Any) -> None:
+        """The engine told its application of this."""
 
     def apply(self, process: Process, entries: Sequence[Any]) -> int:
         """Take these into the node's machine; the index of the last."""

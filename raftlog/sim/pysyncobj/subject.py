@@ -142,6 +142,9 @@ class PySyncObjSubject:
             case _:
                 raise AssertionError(reply)
 
+    def emitted(self, process: Process, event: Any) -> None:
+        raise AssertionError(event)
+
     def apply(self, process: Process, entries: Sequence[Any]) -> int:
         raise AssertionError("PySyncObj applies by itself")
 

@@ -101,6 +101,9 @@ class RaftSubject:
         assert isinstance(node, RaftNode)
         process.machine.requests.ended(process.node, node.term, reply.request, reply.outcome)
 
+    def emitted(self, process: Process, event: Any) -> None:
+        raise AssertionError(event)
+
     def apply(self, process: Process, entries: Sequence[Entry]) -> int:
         volatile: Volatile = process.machine
         machine, requests = volatile.machine, volatile.requests

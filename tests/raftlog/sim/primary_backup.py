@@ -183,6 +183,9 @@ class PrimaryBackupSubject:
         self.check_durable(reply.outcome)
         process.machine.waiting[reply.outcome] = reply.request
 
+    def emitted(self, process: Process, event: Any) -> None:
+        raise AssertionError(event)
+
     def apply(self, process: Process, entries: Sequence[Entry]) -> int:
         for index, data in entries:
             if index > len(self.agreed):
