@@ -586,3 +586,446 @@ class RawEntry(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RawEntry: _TypeAlias = RawEntry  # noqa: Y015
+
+@_typing.final
+class ListMembersRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListMembersRequest: _TypeAlias = ListMembersRequest  # noqa: Y015
+
+@_typing.final
+class ListMembersResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    CLUSTER_ID_FIELD_NUMBER: _builtins.int
+    SERVERS_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    """the asked server"""
+    cluster_id: _builtins.str
+    @_builtins.property
+    def servers(self) -> _containers.RepeatedCompositeFieldContainer[Global___KnownServer]:
+        """by name, then address"""
+
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+        cluster_id: _builtins.str = ...,
+        servers: _abc.Iterable[Global___KnownServer] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "node_id", b"node_id", "servers", b"servers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListMembersResponse: _TypeAlias = ListMembersResponse  # noqa: Y015
+
+@_typing.final
+class KnownServer(_message.Message):
+    """Only raft_role, and the name of a member, are certain. The rest is what servers say of themselves."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    RPC_ADDR_FIELD_NUMBER: _builtins.int
+    GOSSIP_ADDR_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    STATUS_S_FIELD_NUMBER: _builtins.int
+    RAFT_ROLE_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    DIRECTORY_ID_FIELD_NUMBER: _builtins.int
+    CLUSTER_ID_FIELD_NUMBER: _builtins.int
+    REMARKS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """empty: not known, as by DNS"""
+    rpc_addr: _builtins.str
+    """as Raft has it, else as it says"""
+    gossip_addr: _builtins.str
+    status: _builtins.str
+    """alive, leaving, left, failed; empty: not seen"""
+    status_s: _builtins.float
+    """for how many seconds it has that status; 0: not known"""
+    raft_role: _builtins.str
+    """leader, voter, learner; empty: no member"""
+    version: _builtins.str
+    directory_id: _builtins.str
+    cluster_id: _builtins.str
+    """that it says to be of"""
+    @_builtins.property
+    def remarks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """what is not as it should be"""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        rpc_addr: _builtins.str = ...,
+        gossip_addr: _builtins.str = ...,
+        status: _builtins.str = ...,
+        status_s: _builtins.float = ...,
+        raft_role: _builtins.str = ...,
+        version: _builtins.str = ...,
+        directory_id: _builtins.str = ...,
+        cluster_id: _builtins.str = ...,
+        remarks: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "directory_id", b"directory_id", "gossip_addr", b"gossip_addr", "name", b"name", "raft_role", b"raft_role", "remarks", b"remarks", "rpc_addr", b"rpc_addr", "status", b"status", "status_s", b"status_s", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KnownServer: _TypeAlias = KnownServer  # noqa: Y015
+
+@_typing.final
+class GetAutopilotRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetAutopilotRequest: _TypeAlias = GetAutopilotRequest  # noqa: Y015
+
+@_typing.final
+class GetAutopilotResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODE_FIELD_NUMBER: _builtins.int
+    IS_LEADER_FIELD_NUMBER: _builtins.int
+    IS_HEALTHY_FIELD_NUMBER: _builtins.int
+    FAILURE_TOLERANCE_FIELD_NUMBER: _builtins.int
+    VOTERS_MAX_FIELD_NUMBER: _builtins.int
+    SERVERS_FIELD_NUMBER: _builtins.int
+    ADVICE_FIELD_NUMBER: _builtins.int
+    LAST_ACTIONS_FIELD_NUMBER: _builtins.int
+    mode: _builtins.str
+    """act, advise, off"""
+    is_leader: _builtins.bool
+    """of the server that answers; one that does not lead knows the mode alone"""
+    is_healthy: _builtins.bool
+    """every member is"""
+    failure_tolerance: _builtins.int
+    """voters that may fail now without loss of the quorum"""
+    voters_max: _builtins.int
+    """0: every member may vote"""
+    @_builtins.property
+    def servers(self) -> _containers.RepeatedCompositeFieldContainer[Global___AutopilotServer]:
+        """by name"""
+
+    @_builtins.property
+    def advice(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """what it does next, or would, and what it holds back; each with why"""
+
+    @_builtins.property
+    def last_actions(self) -> _containers.RepeatedCompositeFieldContainer[Global___AutopilotAction]:
+        """the latest last"""
+
+    def __init__(
+        self,
+        *,
+        mode: _builtins.str = ...,
+        is_leader: _builtins.bool = ...,
+        is_healthy: _builtins.bool = ...,
+        failure_tolerance: _builtins.int = ...,
+        voters_max: _builtins.int = ...,
+        servers: _abc.Iterable[Global___AutopilotServer] | None = ...,
+        advice: _abc.Iterable[_builtins.str] | None = ...,
+        last_actions: _abc.Iterable[Global___AutopilotAction] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advice", b"advice", "failure_tolerance", b"failure_tolerance", "is_healthy", b"is_healthy", "is_leader", b"is_leader", "last_actions", b"last_actions", "mode", b"mode", "servers", b"servers", "voters_max", b"voters_max"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetAutopilotResponse: _TypeAlias = GetAutopilotResponse  # noqa: Y015
+
+@_typing.final
+class AutopilotServer(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    RPC_ADDR_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    IS_MEMBER_FIELD_NUMBER: _builtins.int
+    IS_VOTER_FIELD_NUMBER: _builtins.int
+    IS_LEADER_FIELD_NUMBER: _builtins.int
+    IS_HEALTHY_FIELD_NUMBER: _builtins.int
+    HEALTHY_SINCE_S_FIELD_NUMBER: _builtins.int
+    LAST_CONTACT_S_FIELD_NUMBER: _builtins.int
+    TRAILING_ENTRIES_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    rpc_addr: _builtins.str
+    status: _builtins.str
+    """alive, leaving, left, failed; empty: not seen"""
+    is_member: _builtins.bool
+    is_voter: _builtins.bool
+    is_leader: _builtins.bool
+    is_healthy: _builtins.bool
+    healthy_since_s: _builtins.float
+    """for how many seconds it has been as healthy, or as unhealthy, as it is"""
+    last_contact_s: _builtins.float
+    """seconds since the leader heard of it; unset: not since it leads"""
+    trailing_entries: _builtins.int
+    """that it lacks of the leader's log; unset: not known"""
+    reason: _builtins.str
+    """why it is healthy or not, why it is no voter, or no member"""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        rpc_addr: _builtins.str = ...,
+        status: _builtins.str = ...,
+        is_member: _builtins.bool = ...,
+        is_voter: _builtins.bool = ...,
+        is_leader: _builtins.bool = ...,
+        is_healthy: _builtins.bool = ...,
+        healthy_since_s: _builtins.float = ...,
+        last_contact_s: _builtins.float | None = ...,
+        trailing_entries: _builtins.int | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_last_contact_s", b"_last_contact_s", "_trailing_entries", b"_trailing_entries", "last_contact_s", b"last_contact_s", "trailing_entries", b"trailing_entries"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_last_contact_s", b"_last_contact_s", "_trailing_entries", b"_trailing_entries", "healthy_since_s", b"healthy_since_s", "is_healthy", b"is_healthy", "is_leader", b"is_leader", "is_member", b"is_member", "is_voter", b"is_voter", "last_contact_s", b"last_contact_s", "name", b"name", "reason", b"reason", "rpc_addr", b"rpc_addr", "status", b"status", "trailing_entries", b"trailing_entries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__last_contact_s: _TypeAlias = _typing.Literal["last_contact_s"]  # noqa: Y015
+    _WhichOneofArgType__last_contact_s: _TypeAlias = _typing.Literal["_last_contact_s", b"_last_contact_s"]  # noqa: Y015
+    _WhichOneofReturnType__trailing_entries: _TypeAlias = _typing.Literal["trailing_entries"]  # noqa: Y015
+    _WhichOneofArgType__trailing_entries: _TypeAlias = _typing.Literal["_trailing_entries", b"_trailing_entries"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__last_contact_s) -> _WhichOneofReturnType__last_contact_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__trailing_entries) -> _WhichOneofReturnType__trailing_entries | None: ...
+
+Global___AutopilotServer: _TypeAlias = AutopilotServer  # noqa: Y015
+
+@_typing.final
+class AutopilotAction(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIME_NS_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    time_ns: _builtins.int
+    """UTC"""
+    text: _builtins.str
+    """what, and why"""
+    error: _builtins.str
+    """why it could not be done; empty: it was"""
+    def __init__(
+        self,
+        *,
+        time_ns: _builtins.int = ...,
+        text: _builtins.str = ...,
+        error: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "text", b"text", "time_ns", b"time_ns"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AutopilotAction: _TypeAlias = AutopilotAction  # noqa: Y015
+
+@_typing.final
+class SetAutopilotRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODE_FIELD_NUMBER: _builtins.int
+    mode: _builtins.str
+    """act, advise, off"""
+    def __init__(
+        self,
+        *,
+        mode: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mode", b"mode"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetAutopilotRequest: _TypeAlias = SetAutopilotRequest  # noqa: Y015
+
+@_typing.final
+class SetAutopilotResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetAutopilotResponse: _TypeAlias = SetAutopilotResponse  # noqa: Y015
+
+@_typing.final
+class ChangeGossipKeysRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTION_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    action: _builtins.str
+    """list, install, use, remove"""
+    key: _builtins.bytes
+    """16, 24 or 32 bytes. A secret. Either this,"""
+    key_id: _builtins.str
+    """or the id of one that some member has"""
+    def __init__(
+        self,
+        *,
+        action: _builtins.str = ...,
+        key: _builtins.bytes = ...,
+        key_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "key", b"key", "key_id", b"key_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangeGossipKeysRequest: _TypeAlias = ChangeGossipKeysRequest  # noqa: Y015
+
+@_typing.final
+class ChangeGossipKeysResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ErrorsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    ANSWERS_FIELD_NUMBER: _builtins.int
+    ERRORS_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    members: _builtins.int
+    """that are alive, as the asked one sees it, itself included"""
+    answers: _builtins.int
+    """how many of them answered"""
+    @_builtins.property
+    def errors(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """why a member could not do it, by name"""
+
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___GossipKey]:
+        """for list: by id"""
+
+    def __init__(
+        self,
+        *,
+        members: _builtins.int = ...,
+        answers: _builtins.int = ...,
+        errors: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        keys: _abc.Iterable[Global___GossipKey] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "errors", b"errors", "keys", b"keys", "members", b"members"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangeGossipKeysResponse: _TypeAlias = ChangeGossipKeysResponse  # noqa: Y015
+
+@_typing.final
+class GossipKey(_message.Message):
+    """Keys themselves are never told."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    PRIMARY_MEMBERS_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """16 hexadecimal digits: the beginning of its SHA-256"""
+    members: _builtins.int
+    """that have it"""
+    primary_members: _builtins.int
+    """that encrypt with it"""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        members: _builtins.int = ...,
+        primary_members: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "members", b"members", "primary_members", b"primary_members"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GossipKey: _TypeAlias = GossipKey  # noqa: Y015
+
+@_typing.final
+class DepartRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """node name of the asked server: another one refuses"""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DepartRequest: _TypeAlias = DepartRequest  # noqa: Y015
+
+@_typing.final
+class DepartResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DepartResponse: _TypeAlias = DepartResponse  # noqa: Y015

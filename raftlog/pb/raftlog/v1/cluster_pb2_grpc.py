@@ -84,6 +84,31 @@ class ClusterStub:
                 request_serializer=raftlog_dot_pb_dot_raftlog_dot_v1_dot_cluster__pb2.FetchEntriesRequest.SerializeToString,
                 response_deserializer=raftlog_dot_pb_dot_raftlog_dot_v1_dot_cluster__pb2.FetchEntriesResponse.FromString,
                 _registered_method=True)
+        self.ListMembers = channel.unary_unary(
+                '/raftlog.v1.Cluster/ListMembers',
+                request_serializer=raftlog_dot_pb_dot_raftlog_dot_v1_dot_cluster__pb2.ListMembersRequest.SerializeToString,
+                response_deserializer=raftlog_dot_pb_dot_raftlog_dot_v1_dot_cluster__pb2.ListMembersResponse.FromString,
+                _registered_method=True)
+        self.GetAutopilot = channel.unary_unary(
+                '/raftlog.v1.Cluster/GetAutopilot',
+                request_serializer=raftlog_dot_pb_dot_raftlog_dot_v1_dot_cluster__pb2.GetAutopilotRequest.SerializeToString,
+                response_deserializer=raftlog_dot_pb_dot_raftlog_dot_v1_dot_cluster__pb2.GetAutopilotResponse.FromString,
+                _registered_method=True)
+        self.SetAutopilot = channel.unary_unary(
+                '/raftlog.v1.Cluster/SetAutopilot',
+                request_serializer=raftlog_dot_pb_dot_raftlog_dot_v1_dot_cluster__pb2.SetAutopilotRequest.SerializeToString,
+                response_deserializer=raftlog_dot_pb_dot_raftlog_dot_v1_dot_cluster__pb2.SetAutopilotResponse.FromString,
+                _registered_method=True)
+        self.ChangeGossipKeys = channel.unary_unary(
+                '/raftlog.v1.Cluster/ChangeGossipKeys',
+                request_serializer=raftlog_dot_pb_dot_raftlog_dot_v1_dot_cluster__pb2.ChangeGossipKeysRequest.SerializeToString,
+                response_deserializer=raftlog_dot_pb_dot_raftlog_dot_v1_dot_cluster__pb2.ChangeGossipKeysResponse.FromString,
+                _registered_method=True)
+        self.Depart = channel.unary_unary(
+                '/raftlog.v1.Cluster/Depart',
+                request_serializer=raftlog_dot_pb_dot_raftlog_dot_v1_dot_cluster__pb2.DepartRequest.SerializeToString,
+                response_deserializer=raftlog_dot_pb_dot_raftlog_dot_v1_dot_cluster__pb2.DepartResponse.FromString,
+                _registered_method=True)
 
 
 class ClusterServicer:
@@ -161,6 +186,45 @@ class ClusterServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListMembers(self, request, context):
+        """What the asked server has found of each server, by gossip or as it is set to look, beside what Raft knows. Never sent
+        on. UNIMPLEMENTED where it does not look for others; so are the methods below where the asked server lacks what they
+        need.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetAutopilot(self, request, context):
+        """What the leader's autopilot thinks of the servers, what it did and would do, and why.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetAutopilot(self, request, context):
+        """Have the autopilot act, only advise, or rest. Kept in the log: it outlasts the leader.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ChangeGossipKeys(self, request, context):
+        """List the keys that gossip is encrypted with, or have all members install, use or remove one. The asked server asks
+        the others; never sent on. FAILED_PRECONDITION, and nothing changed, where some members would not understand others
+        afterwards. Doing it twice does no harm.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Depart(self, request, context):
+        """The asked server was removed for good: it leaves the gossip and serves no more; it runs on until it is stopped.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ClusterServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -213,6 +277,31 @@ def add_ClusterServicer_to_server(servicer, server):
                     servicer.FetchEntries,
                     request_deserializer=raftlog_dot_pb_dot_raftlog_dot_v1_dot_cluster__pb2.FetchEntriesRequest.FromString,
                     response_serializer=raftlog_dot_pb_dot_raftlog_dot_v1_dot_cluster__pb2.FetchEntriesResponse.SerializeToString,
+            ),
+            'ListMembers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListMembers,
+                    request_deserializer=raftlog_dot_pb_dot_raftlog_dot_v1_dot_cluster__pb2.ListMembersRequest.FromString,
+                    response_serializer=raftlog_dot_pb_dot_raftlog_dot_v1_dot_cluster__pb2.ListMembersResponse.SerializeToString,
+            ),
+            'GetAutopilot': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAutopilot,
+                    request_deserializer=raftlog_dot_pb_dot_raftlog_dot_v1_dot_cluster__pb2.GetAutopilotRequest.FromString,
+                    response_serializer=raftlog_dot_pb_dot_raftlog_dot_v1_dot_cluster__pb2.GetAutopilotResponse.SerializeToString,
+            ),
+            'SetAutopilot': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetAutopilot,
+                    request_deserializer=raftlog_dot_pb_dot_raftlog_dot_v1_dot_cluster__pb2.SetAutopilotRequest.FromString,
+                    response_serializer=raftlog_dot_pb_dot_raftlog_dot_v1_dot_cluster__pb2.SetAutopilotResponse.SerializeToString,
+            ),
+            'ChangeGossipKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.ChangeGossipKeys,
+                    request_deserializer=raftlog_dot_pb_dot_raftlog_dot_v1_dot_cluster__pb2.ChangeGossipKeysRequest.FromString,
+                    response_serializer=raftlog_dot_pb_dot_raftlog_dot_v1_dot_cluster__pb2.ChangeGossipKeysResponse.SerializeToString,
+            ),
+            'Depart': grpc.unary_unary_rpc_method_handler(
+                    servicer.Depart,
+                    request_deserializer=raftlog_dot_pb_dot_raftlog_dot_v1_dot_cluster__pb2.DepartRequest.FromString,
+                    response_serializer=raftlog_dot_pb_dot_raftlog_dot_v1_dot_cluster__pb2.DepartResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -485,6 +574,141 @@ class Cluster:
             '/raftlog.v1.Cluster/FetchEntries',
             raftlog_dot_pb_dot_raftlog_dot_v1_dot_cluster__pb2.FetchEntriesRequest.SerializeToString,
             raftlog_dot_pb_dot_raftlog_dot_v1_dot_cluster__pb2.FetchEntriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListMembers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/raftlog.v1.Cluster/ListMembers',
+            raftlog_dot_pb_dot_raftlog_dot_v1_dot_cluster__pb2.ListMembersRequest.SerializeToString,
+            raftlog_dot_pb_dot_raftlog_dot_v1_dot_cluster__pb2.ListMembersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetAutopilot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/raftlog.v1.Cluster/GetAutopilot',
+            raftlog_dot_pb_dot_raftlog_dot_v1_dot_cluster__pb2.GetAutopilotRequest.SerializeToString,
+            raftlog_dot_pb_dot_raftlog_dot_v1_dot_cluster__pb2.GetAutopilotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetAutopilot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/raftlog.v1.Cluster/SetAutopilot',
+            raftlog_dot_pb_dot_raftlog_dot_v1_dot_cluster__pb2.SetAutopilotRequest.SerializeToString,
+            raftlog_dot_pb_dot_raftlog_dot_v1_dot_cluster__pb2.SetAutopilotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ChangeGossipKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/raftlog.v1.Cluster/ChangeGossipKeys',
+            raftlog_dot_pb_dot_raftlog_dot_v1_dot_cluster__pb2.ChangeGossipKeysRequest.SerializeToString,
+            raftlog_dot_pb_dot_raftlog_dot_v1_dot_cluster__pb2.ChangeGossipKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Depart(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/raftlog.v1.Cluster/Depart',
+            raftlog_dot_pb_dot_raftlog_dot_v1_dot_cluster__pb2.DepartRequest.SerializeToString,
+            raftlog_dot_pb_dot_raftlog_dot_v1_dot_cluster__pb2.DepartResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -57,6 +57,22 @@ class ClusterStub:
     """Committed entries as they lie on the asked server's disk, for another server that has to mend its own. Only servers
     may ask. Ends where the asked server has no more, or a damaged one itself.
     """
+    ListMembers: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.ListMembersRequest, _cluster_pb2.ListMembersResponse]
+    """What the asked server has found of each server, by gossip or as it is set to look, beside what Raft knows. Never sent
+    on. UNIMPLEMENTED where it does not look for others; so are the methods below where the asked server lacks what they
+    need.
+    """
+    GetAutopilot: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.GetAutopilotRequest, _cluster_pb2.GetAutopilotResponse]
+    """What the leader's autopilot thinks of the servers, what it did and would do, and why."""
+    SetAutopilot: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.SetAutopilotRequest, _cluster_pb2.SetAutopilotResponse]
+    """Have the autopilot act, only advise, or rest. Kept in the log: it outlasts the leader."""
+    ChangeGossipKeys: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.ChangeGossipKeysRequest, _cluster_pb2.ChangeGossipKeysResponse]
+    """List the keys that gossip is encrypted with, or have all members install, use or remove one. The asked server asks
+    the others; never sent on. FAILED_PRECONDITION, and nothing changed, where some members would not understand others
+    afterwards. Doing it twice does no harm.
+    """
+    Depart: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.DepartRequest, _cluster_pb2.DepartResponse]
+    """The asked server was removed for good: it leaves the gossip and serves no more; it runs on until it is stopped."""
 
 @_typing.type_check_only
 class ClusterAsyncStub(ClusterStub):
@@ -85,6 +101,22 @@ class ClusterAsyncStub(ClusterStub):
     """Committed entries as they lie on the asked server's disk, for another server that has to mend its own. Only servers
     may ask. Ends where the asked server has no more, or a damaged one itself.
     """
+    ListMembers: _aio.UnaryUnaryMultiCallable[_cluster_pb2.ListMembersRequest, _cluster_pb2.ListMembersResponse]  # type: ignore[assignment]
+    """What the asked server has found of each server, by gossip or as it is set to look, beside what Raft knows. Never sent
+    on. UNIMPLEMENTED where it does not look for others; so are the methods below where the asked server lacks what they
+    need.
+    """
+    GetAutopilot: _aio.UnaryUnaryMultiCallable[_cluster_pb2.GetAutopilotRequest, _cluster_pb2.GetAutopilotResponse]  # type: ignore[assignment]
+    """What the leader's autopilot thinks of the servers, what it did and would do, and why."""
+    SetAutopilot: _aio.UnaryUnaryMultiCallable[_cluster_pb2.SetAutopilotRequest, _cluster_pb2.SetAutopilotResponse]  # type: ignore[assignment]
+    """Have the autopilot act, only advise, or rest. Kept in the log: it outlasts the leader."""
+    ChangeGossipKeys: _aio.UnaryUnaryMultiCallable[_cluster_pb2.ChangeGossipKeysRequest, _cluster_pb2.ChangeGossipKeysResponse]  # type: ignore[assignment]
+    """List the keys that gossip is encrypted with, or have all members install, use or remove one. The asked server asks
+    the others; never sent on. FAILED_PRECONDITION, and nothing changed, where some members would not understand others
+    afterwards. Doing it twice does no harm.
+    """
+    Depart: _aio.UnaryUnaryMultiCallable[_cluster_pb2.DepartRequest, _cluster_pb2.DepartResponse]  # type: ignore[assignment]
+    """The asked server was removed for good: it leaves the gossip and serves no more; it runs on until it is stopped."""
 
 class ClusterServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -170,5 +202,51 @@ class ClusterServicer(metaclass=_abc_1.ABCMeta):
         """Committed entries as they lie on the asked server's disk, for another server that has to mend its own. Only servers
         may ask. Ends where the asked server has no more, or a damaged one itself.
         """
+
+    @_abc_1.abstractmethod
+    def ListMembers(
+        self,
+        request: _cluster_pb2.ListMembersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.ListMembersResponse, _abc.Awaitable[_cluster_pb2.ListMembersResponse]]:
+        """What the asked server has found of each server, by gossip or as it is set to look, beside what Raft knows. Never sent
+        on. UNIMPLEMENTED where it does not look for others; so are the methods below where the asked server lacks what they
+        need.
+        """
+
+    @_abc_1.abstractmethod
+    def GetAutopilot(
+        self,
+        request: _cluster_pb2.GetAutopilotRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.GetAutopilotResponse, _abc.Awaitable[_cluster_pb2.GetAutopilotResponse]]:
+        """What the leader's autopilot thinks of the servers, what it did and would do, and why."""
+
+    @_abc_1.abstractmethod
+    def SetAutopilot(
+        self,
+        request: _cluster_pb2.SetAutopilotRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.SetAutopilotResponse, _abc.Awaitable[_cluster_pb2.SetAutopilotResponse]]:
+        """Have the autopilot act, only advise, or rest. Kept in the log: it outlasts the leader."""
+
+    @_abc_1.abstractmethod
+    def ChangeGossipKeys(
+        self,
+        request: _cluster_pb2.ChangeGossipKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.ChangeGossipKeysResponse, _abc.Awaitable[_cluster_pb2.ChangeGossipKeysResponse]]:
+        """List the keys that gossip is encrypted with, or have all members install, use or remove one. The asked server asks
+        the others; never sent on. FAILED_PRECONDITION, and nothing changed, where some members would not understand others
+        afterwards. Doing it twice does no harm.
+        """
+
+    @_abc_1.abstractmethod
+    def Depart(
+        self,
+        request: _cluster_pb2.DepartRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.DepartResponse, _abc.Awaitable[_cluster_pb2.DepartResponse]]:
+        """The asked server was removed for good: it leaves the gossip and serves no more; it runs on until it is stopped."""
 
 def add_ClusterServicer_to_server(servicer: ClusterServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
