@@ -9,6 +9,7 @@ from typing import Final
 
 from google.protobuf.message import DecodeError
 
+from raftlog.machines.autopilot import Autopilot
 from raftlog.machines.cursors import Cursors
 from raftlog.machines.members import Members
 from raftlog.machines.producers import Producers, Sequence
@@ -40,6 +41,7 @@ class Views:
         self.members = Members(configuration, index=index)
         self.producers = Producers()
         self.cursors = Cursors()
+        self.autopilot = Autopilot()
 
     def apply(self, entry: Entry) -> None:
         """Take in the entry that follows; DecodeError for a command that is none."""
@@ -65,11 +67,16 @@ class Views:
         match command.WhichOneof("command"):
             case "set_member":
                 self.members.set_member(self.index, command.set_member)
+                self.autopilot.allow(command.set_member.id)  # it is asked for
             case "set_cursor":
                 self.cursors.set(command.set_cursor)
             case "set_log_start":
                 lowest = min(command.set_log_start.offset, self.next_offset)
                 self.log_start = max(self.log_start, lowest)
+            case "set_autopilot":
+                self.autopilot.set_mode(command.set_autopilot)
+            case "bar_server":
+                self.autopilot.bar(command.bar_server)
             case _:
                 raise DecodeError(f"entry {self.index} holds a command that this version does not know")
 
@@ -80,6 +87,7 @@ class Views:
             "members": self.members.to_bytes(),
             "producers": self.producers.to_bytes(),
             "cursors": self.cursors.to_bytes(),
+            "autopilot": self.autopilot.to_bytes(),
         }
 
     @classmethod
@@ -92,6 +100,8 @@ class Views:
             views.members = members
             views.producers = Producers.from_bytes(sections["producers"])
             views.cursors = Cursors.from_bytes(sections["cursors"])
+            # A snapshot of a version that had none says nothing of it.
+            views.autopilot = Autopilot.from_bytes(sections.get("autopilot", b""))
         except (KeyError, ValueError, DecodeError) as error:
             raise BadViews(
                 f"the snapshot at entry {index} does not hold the views of this version: {error!r}"

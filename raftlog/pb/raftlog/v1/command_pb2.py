@@ -16,7 +16,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#raftlog/pb/raftlog/v1/command.proto\x12\nraftlog.v1\"\xa0\x01\n\x07\x43ommand\x12+\n\nset_member\x18\x01 \x01(\x0b\x32\x15.raftlog.v1.SetMemberH\x00\x12+\n\nset_cursor\x18\x02 \x01(\x0b\x32\x15.raftlog.v1.SetCursorH\x00\x12\x30\n\rset_log_start\x18\x03 \x01(\x0b\x32\x17.raftlog.v1.SetLogStartH\x00\x42\t\n\x07\x63ommand\">\n\tSetMember\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x14\n\x0c\x64irectory_id\x18\x03 \x01(\t\";\n\tSetCursor\x12\r\n\x05group\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0f\n\x07time_ns\x18\x03 \x01(\x10\"\x1d\n\x0bSetLogStart\x12\x0e\n\x06offset\x18\x01 \x01(\x04\"[\n\x0bMembersView\x12&\n\x07members\x18\x01 \x03(\x0b\x32\x15.raftlog.v1.SetMember\x12\x15\n\rconfiguration\x18\x02 \x01(\x0c\x12\r\n\x05index\x18\x03 \x01(\x04\"=\n\rProducersView\x12,\n\tproducers\x18\x01 \x03(\x0b\x32\x19.raftlog.v1.ProducerState\"{\n\rProducerState\x12\n\n\x02id\x18\x01 \x01(\x06\x12\r\n\x05\x65poch\x18\x02 \x01(\r\x12\x15\n\rnext_sequence\x18\x03 \x01(\x04\x12\x0f\n\x07time_ns\x18\x04 \x01(\x10\x12\'\n\x06recent\x18\x05 \x03(\x0b\x32\x17.raftlog.v1.StoredBatch\"J\n\x0bStoredBatch\x12\x16\n\x0e\x66irst_sequence\x18\x01 \x01(\x04\x12\r\n\x05\x63ount\x18\x02 \x01(\r\x12\x14\n\x0c\x66irst_offset\x18\x03 \x01(\x04\"5\n\x0b\x43ursorsView\x12&\n\x07\x63ursors\x18\x01 \x03(\x0b\x32\x15.raftlog.v1.SetCursor\">\n\x07LogView\x12\r\n\x05start\x18\x01 \x01(\x04\x12\x13\n\x0bnext_offset\x18\x02 \x01(\x04\x12\x0f\n\x07time_ns\x18\x03 \x01(\x10\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#raftlog/pb/raftlog/v1/command.proto\x12\nraftlog.v1\"\x80\x02\n\x07\x43ommand\x12+\n\nset_member\x18\x01 \x01(\x0b\x32\x15.raftlog.v1.SetMemberH\x00\x12+\n\nset_cursor\x18\x02 \x01(\x0b\x32\x15.raftlog.v1.SetCursorH\x00\x12\x30\n\rset_log_start\x18\x03 \x01(\x0b\x32\x17.raftlog.v1.SetLogStartH\x00\x12\x31\n\rset_autopilot\x18\x04 \x01(\x0b\x32\x18.raftlog.v1.SetAutopilotH\x00\x12+\n\nbar_server\x18\x05 \x01(\x0b\x32\x15.raftlog.v1.BarServerH\x00\x42\t\n\x07\x63ommand\">\n\tSetMember\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x14\n\x0c\x64irectory_id\x18\x03 \x01(\t\";\n\tSetCursor\x12\r\n\x05group\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0f\n\x07time_ns\x18\x03 \x01(\x10\"\x1d\n\x0bSetLogStart\x12\x0e\n\x06offset\x18\x01 \x01(\x04\"\x1c\n\x0cSetAutopilot\x12\x0c\n\x04mode\x18\x01 \x01(\t\"-\n\tBarServer\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x0c\x64irectory_id\x18\x02 \x01(\t\"[\n\x0bMembersView\x12&\n\x07members\x18\x01 \x03(\x0b\x32\x15.raftlog.v1.SetMember\x12\x15\n\rconfiguration\x18\x02 \x01(\x0c\x12\r\n\x05index\x18\x03 \x01(\x04\"=\n\rProducersView\x12,\n\tproducers\x18\x01 \x03(\x0b\x32\x19.raftlog.v1.ProducerState\"{\n\rProducerState\x12\n\n\x02id\x18\x01 \x01(\x06\x12\r\n\x05\x65poch\x18\x02 \x01(\r\x12\x15\n\rnext_sequence\x18\x03 \x01(\x04\x12\x0f\n\x07time_ns\x18\x04 \x01(\x10\x12\'\n\x06recent\x18\x05 \x03(\x0b\x32\x17.raftlog.v1.StoredBatch\"J\n\x0bStoredBatch\x12\x16\n\x0e\x66irst_sequence\x18\x01 \x01(\x04\x12\r\n\x05\x63ount\x18\x02 \x01(\r\x12\x14\n\x0c\x66irst_offset\x18\x03 \x01(\x04\"5\n\x0b\x43ursorsView\x12&\n\x07\x63ursors\x18\x01 \x03(\x0b\x32\x15.raftlog.v1.SetCursor\">\n\x07LogView\x12\r\n\x05start\x18\x01 \x01(\x04\x12\x13\n\x0bnext_offset\x18\x02 \x01(\x04\x12\x0f\n\x07time_ns\x18\x03 \x01(\x10\"D\n\rAutopilotView\x12\x0c\n\x04mode\x18\x01 \x01(\t\x12%\n\x06\x62\x61rred\x18\x02 \x03(\x0b\x32\x15.raftlog.v1.BarServerb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -24,23 +24,29 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'raftlog.pb.raftlog.v1.comma
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_COMMAND']._serialized_start=52
-  _globals['_COMMAND']._serialized_end=212
-  _globals['_SETMEMBER']._serialized_start=214
-  _globals['_SETMEMBER']._serialized_end=276
-  _globals['_SETCURSOR']._serialized_start=278
-  _globals['_SETCURSOR']._serialized_end=337
-  _globals['_SETLOGSTART']._serialized_start=339
-  _globals['_SETLOGSTART']._serialized_end=368
-  _globals['_MEMBERSVIEW']._serialized_start=370
-  _globals['_MEMBERSVIEW']._serialized_end=461
-  _globals['_PRODUCERSVIEW']._serialized_start=463
-  _globals['_PRODUCERSVIEW']._serialized_end=524
-  _globals['_PRODUCERSTATE']._serialized_start=526
-  _globals['_PRODUCERSTATE']._serialized_end=649
-  _globals['_STOREDBATCH']._serialized_start=651
-  _globals['_STOREDBATCH']._serialized_end=725
-  _globals['_CURSORSVIEW']._serialized_start=727
-  _globals['_CURSORSVIEW']._serialized_end=780
-  _globals['_LOGVIEW']._serialized_start=782
-  _globals['_LOGVIEW']._serialized_end=844
+  _globals['_COMMAND']._serialized_end=308
+  _globals['_SETMEMBER']._serialized_start=310
+  _globals['_SETMEMBER']._serialized_end=372
+  _globals['_SETCURSOR']._serialized_start=374
+  _globals['_SETCURSOR']._serialized_end=433
+  _globals['_SETLOGSTART']._serialized_start=435
+  _globals['_SETLOGSTART']._serialized_end=464
+  _globals['_SETAUTOPILOT']._serialized_start=466
+  _globals['_SETAUTOPILOT']._serialized_end=494
+  _globals['_BARSERVER']._serialized_start=496
+  _globals['_BARSERVER']._serialized_end=541
+  _globals['_MEMBERSVIEW']._serialized_start=543
+  _globals['_MEMBERSVIEW']._serialized_end=634
+  _globals['_PRODUCERSVIEW']._serialized_start=636
+  _globals['_PRODUCERSVIEW']._serialized_end=697
+  _globals['_PRODUCERSTATE']._serialized_start=699
+  _globals['_PRODUCERSTATE']._serialized_end=822
+  _globals['_STOREDBATCH']._serialized_start=824
+  _globals['_STOREDBATCH']._serialized_end=898
+  _globals['_CURSORSVIEW']._serialized_start=900
+  _globals['_CURSORSVIEW']._serialized_end=953
+  _globals['_LOGVIEW']._serialized_start=955
+  _globals['_LOGVIEW']._serialized_end=1017
+  _globals['_AUTOPILOTVIEW']._serialized_start=1019
+  _globals['_AUTOPILOTVIEW']._serialized_end=1087
 # @@protoc_insertion_point(module_scope)

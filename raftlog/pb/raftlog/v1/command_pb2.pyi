@@ -25,24 +25,32 @@ class Command(_message.Message):
     SET_MEMBER_FIELD_NUMBER: _builtins.int
     SET_CURSOR_FIELD_NUMBER: _builtins.int
     SET_LOG_START_FIELD_NUMBER: _builtins.int
+    SET_AUTOPILOT_FIELD_NUMBER: _builtins.int
+    BAR_SERVER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def set_member(self) -> Global___SetMember: ...
     @_builtins.property
     def set_cursor(self) -> Global___SetCursor: ...
     @_builtins.property
     def set_log_start(self) -> Global___SetLogStart: ...
+    @_builtins.property
+    def set_autopilot(self) -> Global___SetAutopilot: ...
+    @_builtins.property
+    def bar_server(self) -> Global___BarServer: ...
     def __init__(
         self,
         *,
         set_member: Global___SetMember | None = ...,
         set_cursor: Global___SetCursor | None = ...,
         set_log_start: Global___SetLogStart | None = ...,
+        set_autopilot: Global___SetAutopilot | None = ...,
+        bar_server: Global___BarServer | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "set_cursor", b"set_cursor", "set_log_start", b"set_log_start", "set_member", b"set_member"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bar_server", b"bar_server", "command", b"command", "set_autopilot", b"set_autopilot", "set_cursor", b"set_cursor", "set_log_start", b"set_log_start", "set_member", b"set_member"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "set_cursor", b"set_cursor", "set_log_start", b"set_log_start", "set_member", b"set_member"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bar_server", b"bar_server", "command", b"command", "set_autopilot", b"set_autopilot", "set_cursor", b"set_cursor", "set_log_start", b"set_log_start", "set_member", b"set_member"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["set_member", "set_cursor", "set_log_start"]  # noqa: Y015
+    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["set_member", "set_cursor", "set_log_start", "set_autopilot", "bar_server"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_command) -> _WhichOneofReturnType_command | None: ...
 
@@ -120,6 +128,52 @@ class SetLogStart(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SetLogStart: _TypeAlias = SetLogStart  # noqa: Y015
+
+@_typing.final
+class SetAutopilot(_message.Message):
+    """Whether the leader changes who is a member by itself: "act", "advise" or "off"."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODE_FIELD_NUMBER: _builtins.int
+    mode: _builtins.str
+    def __init__(
+        self,
+        *,
+        mode: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mode", b"mode"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetAutopilot: _TypeAlias = SetAutopilot  # noqa: Y015
+
+@_typing.final
+class BarServer(_message.Message):
+    """A server that was removed on purpose, and does not become a member again unless it is asked for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    DIRECTORY_ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    directory_id: _builtins.str
+    """empty: whichever directory it comes with"""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        directory_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["directory_id", b"directory_id", "id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BarServer: _TypeAlias = BarServer  # noqa: Y015
 
 @_typing.final
 class MembersView(_message.Message):
@@ -284,3 +338,29 @@ class LogView(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LogView: _TypeAlias = LogView  # noqa: Y015
+
+@_typing.final
+class AutopilotView(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODE_FIELD_NUMBER: _builtins.int
+    BARRED_FIELD_NUMBER: _builtins.int
+    mode: _builtins.str
+    """empty: as each server is set"""
+    @_builtins.property
+    def barred(self) -> _containers.RepeatedCompositeFieldContainer[Global___BarServer]:
+        """in the order in which they were"""
+
+    def __init__(
+        self,
+        *,
+        mode: _builtins.str = ...,
+        barred: _abc.Iterable[Global___BarServer] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["barred", b"barred", "mode", b"mode"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AutopilotView: _TypeAlias = AutopilotView  # noqa: Y015
