@@ -105,6 +105,10 @@ RULES = {
     "raftlog.server.cluster_service": Rule(
         (*BASE, *PB, *EMBED, "raftlog.net.addresses", "raftlog.server.call", "raftlog.server.service"), ()
     ),
+    "raftlog.server.membership_service": Rule(
+        (*BASE, *PB, "raftlog.server.call", "raftlog.server.cluster_service"), ()
+    ),
+    "raftlog.server.gossip_keys": Rule((*BASE, *PB, "raftlog.server.call"), ()),
     "raftlog.server.produce_streams": Rule((*BASE, *EMBED), ()),
     "raftlog.server.budget": Rule(BASE, ()),
     "raftlog.server.merging": Rule((*BASE, *EMBED), ()),

@@ -125,7 +125,7 @@ class ClusterService:
     async def join(self, request: pb.JoinRequest, call: Call) -> pb.JoinResponse:
         if not call.is_peer:  # a server may bring itself in
             self._may(call, "admin")
-        _check_name("id", request.id)
+        check_name("id", request.id)
         _check_address(request.rpc_addr)
 
         status = self._log.status()
@@ -148,7 +148,7 @@ class ClusterService:
 
     async def leave(self, request: pb.LeaveRequest, call: Call) -> pb.LeaveResponse:
         self._may(call, "admin")
-        _check_name("id", request.id)
+        check_name("id", request.id)
 
         async def leave() -> pb.LeaveResponse:
             await self._log.leave(request.id)
@@ -158,7 +158,7 @@ class ClusterService:
 
     async def promote(self, request: pb.PromoteRequest, call: Call) -> pb.PromoteResponse:
         self._may(call, "admin")
-        _check_name("id", request.id)
+        check_name("id", request.id)
 
         async def promote() -> pb.PromoteResponse:
             await self._log.promote(request.id)
@@ -220,7 +220,7 @@ class ClusterService:
 
     async def commit_cursor(self, request: pb.CommitCursorRequest, call: Call) -> pb.CommitCursorResponse:
         self._may(call, "consume")
-        _check_name("group", request.group)
+        check_name("group", request.group)
 
         async def commit() -> pb.CommitCursorResponse:
             await self._log.commit_cursor(request.group, request.offset)
@@ -270,11 +270,22 @@ class ClusterService:
         response: type[Response],
         call: Call,
     ) -> Response:
-        """What `do` returns, or the leader's answer if that is another server."""
-        try:
-            return await do()
-        except NotLeader as refused:
-            return await self._leader.ask(refused, f"{PATH}{method}", request, response, call)
+        return await by_leader(self._leader, do, method, request, response, call)
+
+
+async def by_leader(
+    leader: Leader,
+    do: Callable[[], Awaitable[Response]],
+    method: str,
+    request: Any,
+    response: type[Response],
+    call: Call,
+) -> Response:
+    """What `do` returns, or the leader's answer if that is another server."""
+    try:
+        return await do()
+    except NotLeader as refused:
+        return await leader.ask(refused, f"{PATH}{method}", request, response, call)
 
 
 def _member(member: MemberStatus) -> pb.Member:
@@ -284,13 +295,14 @@ def _member(member: MemberStatus) -> pb.Member:
     )  # fmt: skip
 
 
-def _check_name(field: str, name: str) -> None:
+def check_name(field: str, name: str) -> None:
+    """InvalidRequest unless it is a name, or address, that can be kept."""
     if not name or len(name.encode()) > NAME_BYTES_MAX:
         raise InvalidRequest(f"{field}: 1 to {NAME_BYTES_MAX} bytes are needed, {len(name.encode())} came")
 
 
 def _check_address(address: str) -> None:
-    _check_name("rpc_addr", address)
+    check_name("rpc_addr", address)
     try:
         split_address(address)
     except ValueError as error:

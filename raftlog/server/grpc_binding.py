@@ -15,7 +15,9 @@ from raftlog.runtime.logging import get_logger
 from raftlog.runtime.metrics import MethodMetrics, Metrics
 from raftlog.server.call import Call
 from raftlog.server.cluster_service import ClusterService
+from raftlog.server.gossip_keys import GossipKeysService
 from raftlog.server.health import CLUSTER_SERVICE, LOG_SERVICE
+from raftlog.server.membership_service import MembershipService
 from raftlog.server.service import LogService
 from raftlog.server.status import Status, status_of
 from raftlog.wire.call_metadata import FORWARDED_KEY, NO_FORWARD_KEY, SUBJECT_KEY, unpack_subject
@@ -68,6 +70,20 @@ class GrpcBinding:
             "CommitCursor": (ONE, ONE, service.commit_cursor, pb.CommitCursorRequest),
             "ListCursors": (ONE, ONE, service.list_cursors, pb.ListCursorsRequest),
             "FetchEntries": (ONE, MANY, service.fetch_entries, pb.FetchEntriesRequest),
+        }
+        return self._handlers(CLUSTER_SERVICE, methods)
+
+    def membership_service(
+        self, service: MembershipService, keys: GossipKeysService
+    ) -> grpc.GenericRpcHandler[Any, Any]:
+        """The rest of the methods of the cluster service."""
+        pb = cluster_pb2
+        methods: Methods = {
+            "ListMembers": (ONE, ONE, service.list_members, pb.ListMembersRequest),
+            "GetAutopilot": (ONE, ONE, service.get_autopilot, pb.GetAutopilotRequest),
+            "SetAutopilot": (ONE, ONE, service.set_autopilot, pb.SetAutopilotRequest),
+            "ChangeGossipKeys": (ONE, ONE, keys.change_gossip_keys, pb.ChangeGossipKeysRequest),
+            "Depart": (ONE, ONE, service.depart, pb.DepartRequest),
         }
         return self._handlers(CLUSTER_SERVICE, methods)
 
