@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from raftlog.config_keys import read_keys
 from raftlog.config_peers import Peers, check_different, find_peer
 from raftlog.config_values import (
     Address,
     Addresses,
     Bytes,
     Count,
+    DnsNames,
     DurationMs,
     Names,
     NodeName,
@@ -33,6 +35,7 @@ from raftlog.config_values import (
     Port,
     level_of,
     lower,
+    off_of_false,
 )
 from raftlog.engine import NodeId
 from raftlog.net.addresses import split_address
@@ -49,6 +52,9 @@ Sync = Annotated[Literal["always", "interval", "never"], BeforeValidator(lower)]
 Compression = Annotated[Literal["none", "zstd"], BeforeValidator(lower)]
 EngineName = Annotated[Literal["raft", "pysyncobj"], BeforeValidator(lower)]
 LogLevel = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(level_of)]
+Discovery = Annotated[Literal["gossip", "dns", "off"], BeforeValidator(off_of_false)]
+GossipProfile = Annotated[Literal["lan", "wan", "local", "fast"], BeforeValidator(lower)]
+AutopilotMode = Annotated[Literal["act", "advise", "off"], BeforeValidator(off_of_false)]
 LogFormat = Annotated[Literal["auto", "console", "json"], BeforeValidator(lower)]
 
 
@@ -61,6 +67,16 @@ def default_data_dir() -> str:
 
 def default_node_name() -> str:
     return socket.gethostname()
+
+
+def default_discovery(values: dict[str, Any]) -> str:
+    """Of a server with these settings: those of fixed members do not look for others unless they are told where."""
+    is_fixed = bool(values.get("peers")) and not values.get("start_join_addrs")
+    return "off" if is_fixed or values.get("engine") == "pysyncobj" else "gossip"
+
+
+def default_last_contact_ms(values: dict[str, Any]) -> int:
+    return max(1000, 3 * int(values.get("heartbeat_interval_ms", 0)))
 
 
 def _key(help: str, default: Any = None, *, group: str, **more: Any) -> Any:
@@ -100,13 +116,14 @@ class ServerConfig(BaseSettings):
         "All members of a new cluster, in a file only: a list of pid, name, ip_address, domain, port.", (),
         group="Node",
     )  # fmt: skip
-    start_join_addrs: Addresses = _key(
-        "Addresses (--bind-addr) of servers to find others by. Used once there is gossip.", (), group="Node"
-    )
+    leave_on_terminate: bool = _key(
+        "Leave the cluster for good when asked to stop. Without it a server that stops is expected back.",
+        default=False, group="Node",
+    )  # fmt: skip
 
     # ── addresses
     bind_addr: Address = _key(
-        "Host and port for finding other servers; its host is also that of --rpc-port.", "127.0.0.1:8401",
+        "Host and port (UDP and TCP) of the gossip; its host is also that of --rpc-port.", "127.0.0.1:8401",
         group="Addresses",
     )  # fmt: skip
     rpc_port: Port = _key("Port for clients and other servers.", 8400, group="Addresses")
@@ -199,6 +216,61 @@ class ServerConfig(BaseSettings):
         group="Cluster",
     )
 
+    # ── discovery
+    start_join_addrs: Addresses = _key(
+        "Addresses (--bind-addr) of some servers to find the others by; one that is there is enough. May be given with "
+        "--bootstrap: if there is a cluster already, this server joins it.", (), group="Discovery",
+    )  # fmt: skip
+    discovery: Discovery = _key(
+        "How servers find each other: gossip, dns, or off. Not set: gossip, but off where there are peers and no "
+        "--start-join-addrs, and with --engine pysyncobj.", group="Discovery", default_factory=default_discovery,
+    )  # fmt: skip
+    advertise_addr: OptionalAddress = _key(
+        "Host and port that others are told to gossip to. Not set: --bind-addr, or where that is every interface the "
+        "host of --rpc-advertise-addr.", group="Discovery",
+    )  # fmt: skip
+    gossip_profile: GossipProfile = _key(
+        "How quick the gossip is: lan, wan, local (one machine), fast (for tests). The same on all servers.", "lan",
+        group="Discovery",
+    )  # fmt: skip
+    gossip_key_file: OptionalPath = _key(
+        "File with the keys that gossip is encrypted with, the first for sending: base64, one a line (`raftlog keys "
+        "generate`), for its owner only. Read at the first start: later ones go by the keys that `raftlog keys` "
+        "arranged. Not set: gossip is not encrypted.", group="Discovery",
+    )  # fmt: skip
+    discovery_dns_names: DnsNames = _key(
+        "With --discovery dns: names that stand for all servers: host:port, where each address of the host is a "
+        "server, or the name of SRV records, _raftlog._tcp.example.org.", (), group="Discovery",
+    )  # fmt: skip
+
+    # ── the autopilot
+    autopilot_mode: AutopilotMode = _key(
+        "What a new cluster begins with: act on who comes, leaves or fails, only advise, or off. Later: `raftlog "
+        "autopilot`.", "act", group="Autopilot",
+    )  # fmt: skip
+    autopilot_last_contact_ms_max: DurationMs = _key(
+        "A server that the leader has not heard of for so long is not healthy. Not set: 1s, or three times "
+        "--heartbeat-interval-ms.", group="Autopilot", default_factory=default_last_contact_ms,
+    )  # fmt: skip
+    autopilot_trailing_entries_max: Count = _key(
+        "A server that lacks more entries of the leader's log than this is not healthy either.",
+        250,
+        group="Autopilot",
+    )
+    autopilot_stabilisation_ms: DurationMs = _key(
+        "How long a server is healthy before it may vote.", 10_000, group="Autopilot"
+    )
+    autopilot_voters_max: OptionalCount = _key(
+        "How many servers vote; the rest stay learners. Not set: all.", group="Autopilot"
+    )
+    autopilot_voters_min: Count = _key(
+        "With no more voters than this a failed one is never removed.", 3, group="Autopilot"
+    )
+    autopilot_remove_failed_ms: OptionalDurationMs = _key(
+        "A member that has failed for so long is removed, if enough healthy voters remain; off: never.", 86_400_000,
+        group="Autopilot",
+    )  # fmt: skip
+
     # ── limits
     message_bytes_max: Bytes = _key(
         "Size of a request; a larger one is refused. Leave room for a batch.", 33 * MIB, group="Limits"
@@ -278,7 +350,10 @@ class ServerConfig(BaseSettings):
         if self.bootstrap and (self.peers or self.join_addrs):
             other = "peers" if self.peers else "join-addrs"
             raise ValueError(f"bootstrap begins a cluster of one, and {other} names others; give one of them")
-        has_others = len(self.peers) > 1 or bool(self.join_addrs)
+        self._check_discovery()
+        has_others = len(self.peers) > 1 or bool(
+            self.join_addrs or self.start_join_addrs or self.discovery_dns_names
+        )
         if has_others and self.server_tls_cert_file and not self.peer_tls_cert_file:
             raise ValueError(
                 "no certificate for connections to other servers: give peer-tls-cert-file, peer-tls-key-file and "
@@ -286,6 +361,38 @@ class ServerConfig(BaseSettings):
                 "makes peer.pem; one certificate for both usages may be given for server-tls and peer-tls)"
             )
         self.raft_config()
+        self._check_autopilot()
+
+    def _check_discovery(self) -> None:
+        for kind, fields in (
+            ("gossip", ("start_join_addrs", "advertise_addr", "gossip_key_file")),
+            ("dns", ("discovery_dns_names",)),
+        ):
+            given = [field.replace("_", "-") for field in fields if getattr(self, field)]
+            if given and self.discovery != kind:
+                raise ValueError(
+                    f"{', '.join(given)}: of no use, because discovery is {self.discovery}; set discovery to {kind}, or "
+                    "leave that out"
+                )
+        if self.discovery == "dns" and not self.discovery_dns_names:
+            raise ValueError("discovery is dns, and no names are given: give discovery-dns-names")
+        if self.discovery != "off" and self.engine == "pysyncobj":
+            raise ValueError(
+                f"discovery {self.discovery} goes with the engine raft, not with pysyncobj; set it to off"
+            )
+
+    def _check_autopilot(self) -> None:
+        last_contact_ms, heartbeat_ms = self.autopilot_last_contact_ms_max, self.heartbeat_interval_ms
+        if last_contact_ms < 2 * heartbeat_ms:
+            raise ValueError(
+                f"autopilot-last-contact-ms-max {last_contact_ms} is less than twice heartbeat-interval-ms "
+                f"{heartbeat_ms}: every server would seem to be lost now and then"
+            )
+        voters_max, voters_min = self.autopilot_voters_max, self.autopilot_voters_min
+        if voters_max is not None and voters_max < voters_min:
+            raise ValueError(
+                f"autopilot-voters-min {voters_min} <= autopilot-voters-max {voters_max} must hold"
+            )
 
     def note_unused(self, sources: Sequence[str]) -> None:
         """Where settings stand that have no meaning here."""
@@ -315,6 +422,10 @@ class ServerConfig(BaseSettings):
             getattr(self, f"{side}_tls_{part}_file") for part in ("cert", "key", "ca")
         )
         return TlsFiles(cert_file=cert_file, key_file=key_file, ca_file=ca_file) if cert_file else None
+
+    def gossip_keys(self) -> tuple[bytes, ...]:
+        """Those of the key file, the one to encrypt with first; none if there is no file. ConfigError if it is no use."""
+        return () if self.gossip_key_file is None else read_keys(self.gossip_key_file)
 
     def raft_config(self) -> RaftConfig:
         """The part of these settings that the core takes; ValueError if its times do not fit each other."""

@@ -38,6 +38,10 @@ _SERVICE_VARIABLE: Final = re.compile(
 )
 _SERVICE_ADDRESS: Final = re.compile(r"(tcp|udp|sctp)://")
 
+FOLLOWS_FROM_ANOTHER: Final = (
+    "default_factory_not_called"  # a default that depends on a setting that is wrong
+)
+
 # by pydantic's type of error, where its own words are not a user's
 _TEXTS: Final = {
     "bool_parsing": "neither true nor false",
@@ -66,8 +70,11 @@ def load_config(flags: Mapping[str, object] | None = None) -> ServerConfig:
     values: dict[str, Any] = {field: setting.value for field, setting in settings.items()}
     try:
         config = ServerConfig(**values, config_file=None if path is None else str(path))
+        config.gossip_keys()  # to tell now what is wrong with the file
     except ValidationError as error:
         problems += describe(error, settings)
+    except ConfigError as error:
+        problems += error.problems
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
     config.note_unused(unused)
@@ -214,7 +221,9 @@ def suggest(field: str, *, spell: Callable[[str], str]) -> str:
 
 def describe(error: ValidationError, settings: Layer) -> list[str]:
     """One line for each problem that pydantic found."""
-    return [_describe_one(problem, settings) for problem in error.errors()]
+    found = error.errors()
+    causes = [problem for problem in found if problem["type"] != FOLLOWS_FROM_ANOTHER]
+    return [_describe_one(problem, settings) for problem in causes]
 
 
 def _describe_one(problem: ErrorDetails, settings: Layer) -> str:

@@ -91,6 +91,11 @@ def lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
+def off_of_false(value: object) -> object:
+    """The word in small letters, "off" where YAML made False of it."""
+    return "off" if value is False else lower(value)
+
+
 def level_of(value: object) -> object:
     """The level that has this name, also as other programs name theirs."""
     level = value.strip().lower() if isinstance(value, str) else value
@@ -105,6 +110,16 @@ def expand_home(value: object) -> object:
 def check_address(value: object) -> object:
     if isinstance(value, str):
         split_address(value)
+    return value
+
+
+def check_dns_name(value: object) -> object:
+    """ValueError unless it is host:port, or the name of SRV records, which tell the port."""
+    if not isinstance(value, str) or value.startswith("_"):
+        return value
+    host, port = split_address(value)
+    if port == 0:
+        raise ValueError(f"port 0 is none that {host} can be reached at")
     return value
 
 
@@ -125,6 +140,9 @@ Address = Annotated[str, BeforeValidator(check_address)]
 Addresses = Annotated[tuple[Address, ...], NoDecode, BeforeValidator(split_commas)]
 NodeName = Annotated[str, BeforeValidator(check_node_name)]
 Names = Annotated[tuple[str, ...], Field(min_length=1), NoDecode, BeforeValidator(split_commas)]
+DnsNames = Annotated[
+    tuple[Annotated[str, BeforeValidator(check_dns_name)], ...], NoDecode, BeforeValidator(split_commas)
+]
 Path = Annotated[str, Field(min_length=1), BeforeValidator(expand_home)]
 
 OptionalAddress = Annotated[Address | None, BeforeValidator(none_if_off)]

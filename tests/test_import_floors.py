@@ -123,7 +123,8 @@ RULES = {
         ("pysyncobj",),
     ),  # loaded by its name only
     "raftlog.config": Rule(
-        (*BASE, *EMBED, "raftlog.engine", "raftlog.raft.config", "raftlog.net", "raftlog.config_peers", "raftlog.config_values"),
+        (*BASE, *EMBED, "raftlog.engine", "raftlog.raft.config", "raftlog.net", "raftlog.config_keys", "raftlog.config_peers",
+         "raftlog.config_values"),
         ("pydantic", "pydantic_settings"),
     ),
     "raftlog.config_values": Rule(("raftlog.net.addresses",), ("pydantic", "pydantic_settings")),
@@ -131,6 +132,7 @@ RULES = {
         ("raftlog.net.addresses", "raftlog.config_values"), ("pydantic", "pydantic_settings")
     ),
     "raftlog.config_files": Rule(BASE, ("yaml",)),
+    "raftlog.config_keys": Rule(BASE, ()),
     "raftlog.config_seed": Rule(("raftlog.config_files", "raftlog.config_values"), ()),
     "raftlog.config_sources": Rule(
         (*BASE, "raftlog.config", "raftlog.config_files", "raftlog.config_peers", "raftlog.config_seed", "raftlog.config_values"),

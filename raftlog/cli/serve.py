@@ -71,6 +71,8 @@ def as_parameter(name: str, field: FieldInfo) -> inspect.Parameter:
 
 
 def help_of(name: str, field: FieldInfo) -> str:
+    if field.default_factory_takes_validated_data:
+        return str(field.description)  # which says what it depends on
     default = field.get_default(call_default_factory=True, validated_data={})
     shown = "" if default is None or default == () else f" [default: {show_default(name, default)}]"
     return f"{field.description}{shown}"
@@ -83,7 +85,8 @@ def show_default(name: str, default: object) -> str:
     if isinstance(default, int) and "_bytes" in name and default % MIB == 0:
         return f"{default // MIB}MiB"
     if isinstance(default, int) and "_ms" in name:
-        return f"{default // 1000}s" if default % 1000 == 0 else f"{default}ms"
+        units = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1))
+        return next(f"{default // size}{unit}" for unit, size in units if default % size == 0)
     return str(default)
 
 
@@ -92,7 +95,7 @@ def metavar_of(name: str) -> str:
         "_file": "FILE", "_dir": "FOLDER", "_port": "PORT", "_addr": "HOST:PORT", "_addrs": "HOST:PORT,...",
         "_host": "HOST", "bytes_max": "SIZE", "_bytes": "SIZE", "_bytes_per_s": "SIZE", "_ms": "DURATION",
         "_ms_min": "DURATION", "_ms_max": "DURATION", "_name": "NAME", "_names": "NAME,...", "_leader": "NAME",
-        "_entries": "COUNT", "_max": "COUNT",
+        "_entries": "COUNT", "_max": "COUNT", "voters_min": "COUNT",
     }  # fmt: skip
     return next((metavar for ending, metavar in endings.items() if name.endswith(ending)), "CHOICE")
 

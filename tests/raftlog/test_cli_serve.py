@@ -106,8 +106,16 @@ def test_help_shows_every_key_below_its_group(
     for field in [name for name in ServerConfig.model_fields if name not in FILE_ONLY]:
         assert f"--{field.replace('_', '-')}" in shown
     assert [line for line in shown.splitlines() if line.endswith(":") and not line.startswith(" ")] == [
-        "Node:", "Addresses:", "Security:", "Log:", "Cluster:", "Limits:", "Logging:", "Other:",
+        "Node:", "Addresses:", "Security:", "Log:", "Cluster:", "Discovery:", "Autopilot:", "Limits:", "Logging:",
+        "Other:",
     ]  # fmt: skip
     assert "[default: 64MiB]" in shown
     assert "[default: 10s]" in shown
     assert "[default: 100ms]" in shown
+    assert "[default: 1d]" in shown
+    for option in (
+        "--discovery-dns-names NAME,...", "--advertise-addr HOST:PORT", "--gossip-key-file FILE",
+        "--autopilot-voters-min COUNT", "--autopilot-last-contact-ms-max DURATION", "--gossip-profile CHOICE",
+        "--leave-on-terminate / --no-leave-on-terminate",
+    ):  # fmt: skip
+        assert option in shown, option
