@@ -31,6 +31,14 @@ from raftlog.client.connection import Connection
 from raftlog.client.consuming import Consumer
 from raftlog.client.failures import CallFailed
 from raftlog.client.groups import COMMIT_INTERVAL_S, GroupPlace
+from raftlog.client.membership import (
+    Autopilot,
+    KeysAnswer,
+    KnownServers,
+    to_autopilot,
+    to_keys_answer,
+    to_known_servers,
+)
 from raftlog.client.picker import FollowersInTurn, Picker
 from raftlog.client.producer import Producer, ProducerConfig, ProducerFull, Value
 from raftlog.client.servers import Servers, Target, to_server
@@ -371,6 +379,40 @@ class AsyncClient:
             lambda one: one.cluster.TakeSnapshot, request, self._at(address), is_long=True
         )
         return Snapshot(response.index, response.size_bytes)
+
+    async def known_servers(self, address: str | None = None) -> KnownServers:
+        """Every server that the one at `address`, by default any, has found, beside what Raft knows."""
+        request = cluster_pb.ListMembersRequest()
+        response = await self._caller.call(lambda one: one.cluster.ListMembers, request, self._at(address))
+        return to_known_servers(response)
+
+    async def autopilot(self) -> Autopilot:
+        """What the leader's autopilot thinks of the servers, what it did and would do, and why."""
+        request = cluster_pb.GetAutopilotRequest()
+        response = await self._caller.call(
+            lambda one: one.cluster.GetAutopilot, request, self._servers.leader
+        )
+        return to_autopilot(response)
+
+    async def set_autopilot(self, mode: str) -> None:
+        """Have the autopilot "act", only "advise", or be "off"; kept in the log."""
+        await self._change(lambda one: one.cluster.SetAutopilot, cluster_pb.SetAutopilotRequest(mode=mode))
+
+    async def change_gossip_keys(self, action: str, *, key: bytes = b"", key_id: str = "") -> KeysAnswer:
+        """Have all members "list" the keys of the gossip, or "install", "use" or "remove" the one with these bytes or this id.
+
+        CallFailed with FAILED_PRECONDITION where some would not understand others afterwards; nothing changed then.
+        """
+        request = cluster_pb.ChangeGossipKeysRequest(action=action, key=key, key_id=key_id)
+        response = await self._caller.call(
+            lambda one: one.cluster.ChangeGossipKeys, request, self._servers.leader, is_long=True
+        )
+        return to_keys_answer(response)
+
+    async def depart(self, name: str, address: str) -> None:
+        """Have a server that was removed leave the gossip and serve no more. It goes on running until it is stopped."""
+        request = cluster_pb.DepartRequest(id=name)
+        await self._caller.call(lambda one: one.cluster.Depart, request, self._at(address), is_long=True)
 
     async def _change(self, method: Callable[[Connection], Any], request: Any) -> Any:
         """A call that only the leader carries out, and that may take its time."""

@@ -13,6 +13,7 @@ from raftlog.client.answers import Bounds, Cursor, Member, Server, Snapshot, Sta
 from raftlog.client.async_client import AsyncClient, Batch
 from raftlog.client.batch import BatchHandle, Handle
 from raftlog.client.groups import COMMIT_INTERVAL_S
+from raftlog.client.membership import Autopilot, KeysAnswer, KnownServers
 from raftlog.client.picker import Picker
 from raftlog.client.producer import Producer, ProducerConfig, ProducerFull, Value
 from raftlog.net.tls import TlsFiles
@@ -207,6 +208,29 @@ class Client:
     def take_snapshot(self, address: str | None = None) -> Snapshot:
         """Have the server at `address`, by default any, write a snapshot of its views."""
         return self._run(self._client.take_snapshot(address))
+
+    def known_servers(self, address: str | None = None) -> KnownServers:
+        """Every server that the one at `address`, by default any, has found, beside what Raft knows."""
+        return self._run(self._client.known_servers(address))
+
+    def autopilot(self) -> Autopilot:
+        """What the leader's autopilot thinks of the servers, what it did and would do, and why."""
+        return self._run(self._client.autopilot())
+
+    def set_autopilot(self, mode: str) -> None:
+        """Have the autopilot "act", only "advise", or be "off"; kept in the log."""
+        self._run(self._client.set_autopilot(mode))
+
+    def change_gossip_keys(self, action: str, *, key: bytes = b"", key_id: str = "") -> KeysAnswer:
+        """Have all members "list" the keys of the gossip, or "install", "use" or "remove" the one with these bytes or this id.
+
+        CallFailed with FAILED_PRECONDITION where some would not understand others afterwards; nothing changed then.
+        """
+        return self._run(self._client.change_gossip_keys(action, key=key, key_id=key_id))
+
+    def depart(self, name: str, address: str) -> None:
+        """Have a server that was removed leave the gossip and serve no more. It goes on running until it is stopped."""
+        self._run(self._client.depart(name, address))
 
     # ── the loop ────────────────────────────────────────────────────────────────────────────────────
 
