@@ -10,6 +10,7 @@ from raftlog.sim.subject import ProtocolUnderTest
 # name: module and constant, imported when asked for: some need packages that not everybody has
 PROTOCOLS: Final = {
     "raft": ("raftlog.sim.raft.subject", "RAFT"),
+    "serf": ("raftlog.sim.serf.subject", "SERF"),
     "pysyncobj": ("raftlog.sim.pysyncobj.subject", "PYSYNCOBJ"),
     "pysyncobj-in-memory": ("raftlog.sim.pysyncobj.subject", "PYSYNCOBJ_IN_MEMORY"),
     "pysyncobj-held-answers": ("raftlog.sim.pysyncobj.subject", "PYSYNCOBJ_HELD_ANSWERS"),
