@@ -1,0 +1,180 @@
+"""Members by DNS, looked up again and again: the names of a headless service, as Kubernetes has them.
+
+A name with a port is looked up as A and AAAA: every address is a server, whose name DNS does not say. A name without
+one is looked up as SRV: every target is a server at the record's port; the first label of the target is taken for the
+server's name, which for the pods of a StatefulSet it is.
+
+What fails, "there is no such name" included, leaves what was known as it is: while all pods start anew, DNS knows none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from ipaddress import ip_address
+from typing import Final
+
+import dns.asyncresolver
+import dns.exception
+import dns.name
+import dns.rdatatype
+import dns.resolver
+
+from raftlog.discovery.announcing import Announcer
+from raftlog.discovery.source import Candidate, Handler
+from raftlog.net.addresses import host_and_port, split_address
+from raftlog.net.quiet_log import QuietLog
+
+log = logging.getLogger(__name__)
+
+INTERVAL_S: Final = 5.0  # between two look-ups, at most; what DNS says may be kept no longer than it says
+INTERVAL_S_MIN: Final = 1.0
+LOOKUP_S: Final = 3.0  # for all servers that resolv.conf names
+SERVERS_MAX: Final = 256  # of one name; more are left out
+
+
+class DnsMembers:
+    """A Source. Servers that DNS does not name any more are gone from `members`; nobody is ever "left" or "failed"."""
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        *,
+        handler: Handler | None = None,
+        own_name: str = "",
+        resolver: dns.asyncresolver.Resolver | None = None,
+        interval_s: float = INTERVAL_S,
+    ) -> None:
+        """`names`: host:port for A and AAAA, or the name of SRV records. ValueError. `resolver`: None is the system's."""
+        self._names = [_parsed(name) for name in names]
+        self._resolver = resolver
+        self._interval_s = interval_s
+        self._announcer = Announcer(handler, own_name=own_name)
+        self._found: dict[
+            str, list[tuple[str, str]]
+        ] = {}  # what was looked up -> (name, address) of each server
+        self._since: dict[tuple[str, str], float] = {}  # of those found, when each was found first
+        self._task: asyncio.Task[None] | None = None
+        self._quiet = QuietLog(log, time.monotonic)
+
+    @property
+    def is_authenticated(self) -> bool:
+        """Whoever sits on the way can answer for DNS."""
+        return False
+
+    async def start(self) -> None:
+        """Look once, and then for ever in the background. Nothing found is no error: there may be something later."""
+        wait_s = await self._look()
+        self._task = asyncio.get_running_loop().create_task(self._keep_looking(wait_s))
+
+    def members(self) -> Sequence[Candidate]:
+        return tuple(
+            Candidate(name=name, address=address, since=since)
+            for (name, address), since in sorted(self._since.items())
+        )
+
+    async def wait_for_change(self, timeout_s: float) -> None:
+        await self._announcer.wait_for_change(timeout_s)
+
+    async def set_tags(self, **tags: str) -> None:
+        """DNS carries none."""
+
+    async def leave(self) -> None:
+        """Whoever keeps the names takes this server's away."""
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    async def _keep_looking(self, wait_s: float) -> None:
+        while True:
+            await asyncio.sleep(wait_s)
+            try:
+                wait_s = await self._look()
+            except Exception:  # a bug, which must not end the looking
+                log.exception("names were not looked up")
+
+    async def _look(self) -> float:
+        """Look all names up; seconds until they are to be looked up again."""
+        ttls = await asyncio.gather(*(self._look_up(name, port) for name, port in self._names))
+        found = dict.fromkeys(server for servers in self._found.values() for server in servers)
+        if list(found) != list(self._since):
+            now = time.monotonic()
+            self._since = {server: self._since.get(server, now) for server in found}
+            self._announcer.announce(self.members())
+        return max(min(self._interval_s, *ttls), min(INTERVAL_S_MIN, self._interval_s))
+
+    async def _look_up(self, name: str, port: int | None) -> float:
+        """The time to live of what was found, in seconds."""
+        try:
+            if port is None:
+                servers, ttl = await self._srv(name)
+            else:
+                servers, ttl = await self._addresses(name, port)
+        except (dns.exception.DNSException, OSError) as error:
+            text = "name not looked up, what was known is kept name=%s reason=%s"
+            self._quiet.warning(f"fail {name}", text, name, _reason(error))
+            return self._interval_s
+        if len(servers) > SERVERS_MAX:
+            self._quiet.warning(
+                f"many {name}", "name has too many servers name=%s taken=%d", name, SERVERS_MAX
+            )
+        self._found[f"{name}:{port}"] = sorted(servers)[:SERVERS_MAX]
+        return ttl
+
+    async def _srv(self, name: str) -> tuple[list[tuple[str, str]], float]:
+        answer = await self._ask(name, dns.rdatatype.SRV)
+        servers = []
+        for record in answer:
+            if record.target != dns.name.root:  # which says that there is no such service
+                target = record.target.to_text(omit_final_dot=True)
+                servers.append((target.partition(".")[0], host_and_port(target, record.port)))
+        return servers, _ttl(answer)
+
+    async def _addresses(self, name: str, port: int) -> tuple[list[tuple[str, str]], float]:
+        """Of both families. Where one has servers, the other may fail: few names have both, and then of each server."""
+        with suppress(ValueError):
+            return [("", host_and_port(str(ip_address(name)), port))], self._interval_s
+        answers = await asyncio.gather(
+            *(self._ask(name, kind) for kind in (dns.rdatatype.A, dns.rdatatype.AAAA)), return_exceptions=True
+        )
+        found = [answer for answer in answers if isinstance(answer, dns.resolver.Answer)]
+        if not found:
+            raise next(answer for answer in answers if isinstance(answer, BaseException))
+        servers = [("", host_and_port(record.address, port)) for answer in found for record in answer]
+        return servers, min(_ttl(answer) for answer in found)
+
+    async def _ask(self, name: str, kind: dns.rdatatype.RdataType) -> dns.resolver.Answer:
+        resolver = self._resolver
+        if resolver is None:  # anew each time: the system's may have changed
+            resolver = await asyncio.to_thread(dns.asyncresolver.Resolver)
+        return await resolver.resolve(name, kind, lifetime=LOOKUP_S, search=True)
+
+
+def _parsed(name: str) -> tuple[str, int | None]:
+    if ":" in name:
+        return split_address(name)
+    if not name:
+        raise ValueError("a name of DNS is needed: host:port for addresses, or the name of SRV records")
+    return name, None
+
+
+def _ttl(answer: dns.resolver.Answer) -> float:
+    return float(answer.rrset.ttl) if answer.rrset is not None else 0.0
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, dns.resolver.NXDOMAIN):
+        return "there is no such name"
+    if isinstance(error, dns.resolver.NoAnswer):
+        return "the name has no such records"
+    if isinstance(error, dns.resolver.LifetimeTimeout):
+        return f"no answer within {LOOKUP_S:g} s"
+    if isinstance(error, dns.resolver.NoNameservers):
+        return "no server of names could say"
+    return (error.strerror if isinstance(error, OSError) else None) or type(error).__name__

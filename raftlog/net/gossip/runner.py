@@ -1,0 +1,315 @@
+"""A node of Serf on real sockets: the engine in its actor, what it says to the network, and what is asked of it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from raftlog.engine import Ask, Effect, Emit, Note, Reply, Send
+from raftlog.net.gossip.binding import advertised, bind, resolve
+from raftlog.net.gossip.keyring_file import save_keyring
+from raftlog.net.gossip.limits import TransportLimits
+from raftlog.net.gossip.transport import Filter, GossipTransport
+from raftlog.net.quiet_log import QuietLog
+from raftlog.runtime.actor import Actor, InboxFull
+from raftlog.serf.codec.framing import StreamReader
+from raftlog.serf.codec.keyring import Keyring
+from raftlog.serf.codec.packets import Codec
+from raftlog.serf.config import LAN, SerfConfig
+from raftlog.serf.events import (
+    ChangeKeys,
+    Join,
+    KeyAction,
+    KeysChanged,
+    KeysResult,
+    Leave,
+    Member,
+    QueryResult,
+    RemoveFailed,
+    Request,
+    Respond,
+    SendQuery,
+    SendUserEvent,
+    SetTags,
+    Told,
+)
+from raftlog.serf.messages import Address, TagFilter
+from raftlog.serf.node import SerfNode
+
+log = logging.getLogger(__name__)
+
+INBOX_MAX: Final = 2048  # packets and questions that wait for the engine; more are dropped
+REQUESTS_MAX: Final = 256  # of this program that wait for their outcome; more are refused
+RESOLVE_S: Final = 5.0  # for the name of an address to be looked up
+
+
+class GossipEnded(Exception):
+    """The node was closed, or failed, before the outcome was known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GossipConfig:
+    name: str  # of this node; unique in the cluster
+    bind_addr: str  # host:port of UDP and TCP; port 0 is any that is free
+    advertise_addr: str | None = None  # what others are told; None: bind_addr, which then names one interface
+    tags: Mapping[str, str] = field(default_factory=dict)
+    profile: SerfConfig = LAN
+    keys: tuple[bytes, ...] = ()  # the first encrypts; none: everything is sent in the clear
+    keyring_file: Path | None = None  # where keys are kept when they change
+    limits: TransportLimits | None = None  # None: by the profile
+    filter: Filter | None = None
+
+
+class GossipNode:
+    """All calls are made in the event loop's thread. `begin` makes one; `close` it, whatever became of it."""
+
+    def __init__(
+        self,
+        config: GossipConfig,
+        transport: GossipTransport,
+        address: Address,
+        on_told: Callable[[Told], None],
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self._transport = transport
+        self._on_told = on_told
+        self._keyring_file = config.keyring_file
+        self._numbers = itertools.count(1)  # of requests and of streams: both are answered by Reply
+        self._requests: dict[int, asyncio.Future[Any]] = {}  # REQUESTS_MAX at most
+        self._saving: asyncio.Task[None] | None = None
+        self._is_keyring_changed = False  # since it was saved last
+        self._quiet = QuietLog(log, loop.time)
+        self._engine = SerfNode(
+            config.profile,
+            name=config.name,
+            address=address,
+            tags=config.tags,
+            codec=Codec(Keyring(config.keys), nonce=os.urandom),
+            random=random.Random(os.urandom(16)),
+            now=loop.time(),
+        )
+        self._actor = Actor(self._engine, self._perform, inbox_max=INBOX_MAX, clock=loop.time)
+        self._end = loop.create_task(self._give_up_requests())
+
+    @classmethod
+    async def begin(cls, config: GossipConfig, on_told: Callable[[Told], None]) -> GossipNode:
+        """A node that is there, alone, and tells `on_told` in the loop of what happens.
+
+        ListenError; ValueError if the name, the tags or the keys cannot be used.
+        """
+        sockets = bind(config.bind_addr)
+        try:
+            address = await advertised(sockets, config.advertise_addr)
+            limits = config.limits or TransportLimits(stream_timeout_s=config.profile.swim.stream_timeout_s)
+            transport = GossipTransport(sockets, StreamReader, limits=limits, filter=config.filter)
+            node = cls(config, transport, address, on_told)
+        except BaseException:
+            sockets.close()
+            raise
+        try:
+            await transport.start(node._actor.dispatch, node._numbers)
+        except BaseException:
+            await node.close()
+            raise
+        return node
+
+    @property
+    def address(self) -> Address:
+        """Of its gossip, as others are told."""
+        return self._engine.local.address
+
+    @property
+    def bound_address(self) -> Address:
+        """Where it listens, which may be every interface."""
+        return self._transport.bound_address
+
+    @property
+    def has_left(self) -> bool:
+        """It said goodbye, or lost its name to another: it is silent for ever."""
+        return self._engine.has_left
+
+    @property
+    def local(self) -> Member:
+        return self._engine.local
+
+    def members(self) -> tuple[Member, ...]:
+        """All that are known, by name; itself too."""
+        return self._engine.members()
+
+    @property
+    def keyring(self) -> Keyring:
+        return self._engine.keyring
+
+    def counts(self) -> Mapping[str, int]:
+        """For metrics: of the engine and of the network."""
+        return {**self._engine.counts(), **self._transport.counts, "inbox": len(self._actor)}
+
+    async def listen(self) -> None:
+        """Return once it is closed; raises what ended it otherwise, which is a bug of ours."""
+        await self._actor.listen()
+
+    async def _give_up_requests(self) -> None:
+        """Once it has ended: nobody is left to answer them."""
+        try:
+            await self._actor.listen()
+        except Exception as error:
+            log.error("the gossip of this node ended", exc_info=error)
+        for future in self._requests.values():
+            if not future.done():
+                future.set_exception(GossipEnded("the gossip ended before the outcome was known"))
+
+    async def close(self) -> None:
+        """Fall silent, without a goodbye."""
+        self._actor.close()
+        await asyncio.wait((self._end,))
+        await self._transport.close()
+        if self._saving is not None:
+            await self._saving
+
+    # ── what is asked of it ─────────────────────────────────────────────────────────────────────────
+
+    async def join(self, addresses: Sequence[str]) -> dict[str, str]:
+        """Exchange states with whoever is at each host:port, names looked up anew: "" or why it was not possible."""
+        found = dict(zip(addresses, await asyncio.gather(*map(_resolved, addresses)), strict=True))
+        own = self.address
+        known = (one for those in found.values() if isinstance(those, tuple) for one in those)
+        asked = tuple(dict.fromkeys(one for one in known if one != own))
+        outcomes: dict[str, str] = {own: ""}
+        if asked:
+            outcomes |= await self._request(lambda number: Join(number, asked))
+
+        def outcome(those: tuple[Address, ...] | str) -> str:
+            if isinstance(those, str):
+                return those
+            reasons = [outcomes.get(one, "not tried") for one in those]
+            return "" if "" in reasons else "; ".join(reasons)
+
+        return {address: outcome(those) for address, those in found.items()}
+
+    async def leave(self) -> None:
+        """Say goodbye; return when it was told. Nothing is sent after."""
+        await self._request(Leave)
+
+    async def set_tags(self, tags: Mapping[str, str]) -> None:
+        """In the place of those it had. ValueError if they are too large."""
+        await self._request(lambda number: SetTags(number, dict(tags)))
+
+    async def user_event(self, name: str, payload: bytes, *, can_coalesce: bool = True) -> None:
+        """ValueError if it is too large."""
+        await self._request(lambda number: SendUserEvent(number, name, payload, can_coalesce))
+
+    async def query(
+        self,
+        name: str,
+        payload: bytes,
+        *,
+        nodes: Sequence[str] = (),
+        tags: Sequence[TagFilter] = (),
+        wants_ack: bool = False,
+        timeout_s: float | None = None,
+    ) -> QueryResult:
+        """What came in time, or all that could come. ValueError if it is too large."""
+        result: QueryResult = await self._request(
+            lambda number: SendQuery(
+                number, name, payload, tuple(nodes), tuple(tags), wants_ack=wants_ack, timeout_s=timeout_s
+            )
+        )
+        return result
+
+    def respond(self, *, id: int, time: int, payload: bytes) -> None:
+        """To a query that came, by its numbers; InboxFull if too much waits."""
+        self._actor.dispatch(Respond(id, time, payload))
+
+    async def remove_failed(self, name: str, *, is_pruned: bool = False) -> None:
+        """Have a failed member taken for one that left. KeyError if there is none of that name."""
+        await self._request(lambda number: RemoveFailed(number, name, is_pruned))
+
+    async def change_keys(self, action: KeyAction, key: bytes = b"") -> KeysResult:
+        """On all members."""
+        result: KeysResult = await self._request(lambda number: ChangeKeys(number, action, key))
+        return result
+
+    async def _request(self, make: Callable[[int], Request]) -> Any:
+        """Its outcome, which is raised if it is an exception. InboxFull, GossipEnded."""
+        if self._actor.is_closed:
+            raise GossipEnded("the gossip has ended")
+        if len(self._requests) >= REQUESTS_MAX:
+            raise InboxFull
+        number = next(self._numbers)
+        future = self._requests[number] = asyncio.get_running_loop().create_future()
+        try:
+            self._actor.dispatch(make(number), is_urgent=True)
+            outcome = await future
+        finally:
+            del self._requests[number]
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    # ── what it wants done ──────────────────────────────────────────────────────────────────────────
+
+    def _perform(self, effects: Sequence[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Send():
+                    self._transport.send(effect)
+                case Ask():
+                    self._transport.ask(effect)
+                case Reply(number, outcome):
+                    self._reply(number, outcome)
+                case Emit(told):
+                    self._tell(told)
+                case Note():
+                    self._note(effect)
+                case _:
+                    raise AssertionError(f"an effect that no gossip has: {effect}")
+
+    def _reply(self, number: int, outcome: Any) -> None:
+        future = self._requests.get(number)
+        if future is None:
+            self._transport.reply(number, outcome)
+        elif not future.done():
+            future.set_result(outcome)
+
+    def _tell(self, told: Told) -> None:
+        if isinstance(told, KeysChanged):
+            self._keep_keyring()
+        try:
+            self._on_told(told)
+        except Exception:
+            log.exception("what was told of the gossip was not taken event=%s", type(told).__name__)
+
+    def _note(self, note: Note) -> None:
+        text = "".join(f" {key}=%s" for key in note.fields)
+        self._quiet.warning(note.event, note.event + text, *note.fields.values())
+
+    def _keep_keyring(self) -> None:
+        self._is_keyring_changed = True
+        if self._keyring_file is not None and (self._saving is None or self._saving.done()):
+            self._saving = asyncio.get_running_loop().create_task(self._save_keyring(self._keyring_file))
+
+    async def _save_keyring(self, path: Path) -> None:
+        while self._is_keyring_changed:
+            self._is_keyring_changed = False
+            try:
+                await asyncio.to_thread(save_keyring, path, self._engine.keyring.to_json())
+            except OSError as error:
+                log.error("gossip keys not kept path=%s reason=%s", path, error.strerror)
+
+
+async def _resolved(address: str) -> tuple[Address, ...] | str:
+    """Where it is, or why that is not known."""
+    try:
+        async with asyncio.timeout(RESOLVE_S):
+            return await resolve(address)
+    except TimeoutError:
+        return f"{address}: its name was not looked up within {RESOLVE_S:g} s"
+    except (OSError, ValueError) as error:
+        return f"{address}: {(error.strerror if isinstance(error, OSError) else None) or error}"
