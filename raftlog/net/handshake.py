@@ -43,6 +43,7 @@ class Lane(Enum):
 
     CONTROL = "control"
     BULK = "bulk"
+    CHECK = "check"  # it ends after the introductions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +89,7 @@ class Introduction:
 class Hello(Introduction):
     """From the one that dialled."""
 
-    to: str  # the node that it wants
+    to: str  # the node that it wants; "" to check whoever is there
     lane: Lane
 
 
@@ -145,6 +146,8 @@ def why_refuse(own: Introduction, other: Introduction, *, known_directory: str) 
 
 
 def why_refuse_hello(own: Introduction, hello: Hello, *, known_directory: str) -> str | None:
+    if not hello.to and hello.lane is Lane.CHECK:
+        return None  # it only asks who is there
     if hello.to != own.node:
         return f"this is {own.node}, not {hello.to}, which {hello.node} looks for"
     return why_refuse(own, hello, known_directory=known_directory)

@@ -234,6 +234,36 @@ class PeerLinks:
         )
         return connection
 
+    # ── who is there ──
+
+    async def check(self, node: NodeId, address: str, directory_id: str = "") -> Welcome:
+        """What the server at this address says of itself, once it has proved to be `node` with this directory ("": any),
+        of this cluster or new: then it is of this cluster from now on. Else HandshakeFailed, ConnectionEnded or
+        Unreachable, with the reason. Links with it, if there are any, stay as they are.
+        """
+        hello = Hello(to=node, lane=Lane.CHECK, **self._introduction())
+        welcome = await self._ask_who(address, hello)
+        reason = why_refuse_welcome(hello, welcome, node, known_directory="")
+        if reason is None and directory_id not in ("", welcome.directory_id):
+            reason = f"{node} at {address} has directory {welcome.directory_id!r}, not {directory_id!r}"
+        if reason is not None:
+            raise HandshakeFailed(reason)
+        return welcome
+
+    async def identify(self, address: str) -> Welcome:
+        """As `check`, of whoever is there; a new server is of no cluster afterwards, too."""
+        return await self._ask_who(address, Hello(to="", lane=Lane.CHECK, **self._introduction()))
+
+    async def _ask_who(self, address: str, hello: Hello) -> Welcome:
+        connection = await self._stream_layer.dial(address, self._limits.dial_s_max)
+        self._take_over(connection)
+        try:
+            return await say_hello(connection, hello)
+        except TimeoutError as error:
+            raise Unreachable(f"{address}: no answer to the introduction") from error
+        finally:
+            connection.abort("it was only checked")
+
     # ── receiving ──
 
     async def _accept_all(self) -> None:
@@ -262,7 +292,8 @@ class PeerLinks:
         reason = why_refuse_hello(
             Welcome(**own), hello, known_directory=peer.address.directory_id if peer is not None else ""
         )
-        if reason is None and peer is None and self._strangers >= STRANGERS_MAX:
+        is_to_stay = hello.lane is not Lane.CHECK
+        if reason is None and peer is None and is_to_stay and self._strangers >= STRANGERS_MAX:
             reason = f"{node} is no member, and {STRANGERS_MAX} others that are none have called before"
         if reason is not None:
             self._quiet.warning(
@@ -271,11 +302,16 @@ class PeerLinks:
             )  # fmt: skip
             await refuse(connection, reason)
             return
-        if not self._identity.cluster_id:
+        if not self._identity.cluster_id and hello.to:
             assert self._on_cluster is not None, "a server without a cluster and without a way into one"
             self._on_cluster(hello.cluster_id)
             self.set_cluster(hello.cluster_id)
             own = self._introduction()
+        if hello.lane is Lane.CHECK:
+            connection.on_proved()
+            connection.write_frame(WELCOME, Welcome(**own).to_bytes())
+            connection.close("it was only a check")
+            return
         if peer is None or (not peer.is_member and peer.address.address != hello.address):
             self._put(node, Address(hello.address), is_member=False)
         connection.on_proved()
