@@ -63,6 +63,10 @@ class Codec:
         self.left_out = 0
 
     @property
+    def keyring(self) -> Keyring:
+        return self._keyring
+
+    @property
     def is_encrypting(self) -> bool:
         return self._verify_outgoing and not self._keyring.is_empty
 
