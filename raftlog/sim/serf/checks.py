@@ -25,7 +25,7 @@ from raftlog.serf.events import (
 from raftlog.serf.node import SerfNode
 from raftlog.sim.subject import Violation
 
-CLOCKS: Final = ("members", "events", "queries")
+CLOCKS: Final = ("intent", "event", "query")
 
 
 @dataclass(slots=True)
@@ -77,17 +77,18 @@ class Checks:
     def stepped(self, name: NodeId, node: SerfNode, seen: Seen) -> None:
         before, seen.incarnations = (
             seen.incarnations,
-            {member.name: member.incarnation for member in node.swim.members.values()},
+            {member.name: member.incarnation for member in node._swim.members.values()},
         )
         for member, incarnation in seen.incarnations.items():
             if incarnation < before.get(member, 0):
                 raise Violation(
                     "an incarnation went back", f"{name} of {member}: {before[member]} to {incarnation}"
                 )
-        times = node.lamport_times
+        counts = node.counts()
+        times = tuple(counts[f"{clock}_time"] for clock in CLOCKS)
         for clock, was, time in zip(CLOCKS, seen.times, times, strict=True):
             if time < was:
-                raise Violation("a Lamport clock went back", f"{name}: of {clock}, {was} to {time}")
+                raise Violation("a Lamport clock went back", f"{name}: of {clock}s, {was} to {time}")
         seen.times = times
 
     def sending(self, name: NodeId, data: bytes) -> None:

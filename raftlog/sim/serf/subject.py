@@ -289,7 +289,7 @@ class SerfSubject:
         name = NodeId(member.name)
         return (
             member.status is Status.ALIVE
-            and node.swim.members[name].state is State.ALIVE
+            and node._swim.members[name].state is State.ALIVE
             and member.address == self.addresses.of(name)
             and dict(member.tags) == self._image(self.cluster.processes[name]).tags
         )
