@@ -14,7 +14,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from raftlog.engine import Answered, Ask, Asked, Receive, Send, Unanswered
 from raftlog.net.addresses import split_address
@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 
 CHUNK_BYTES: Final = 64 * 1024  # that are read of a stream at a time
 GOODBYE_S: Final = 1.0  # that a stream which was closed may take to send what is left
+
+
+T = TypeVar("T")
 
 
 class Framing(Protocol):
@@ -80,7 +83,7 @@ class GossipTransport:
         self._server: asyncio.Server | None = None
         self._dispatch: Dispatch | None = None
         self._numbers: Iterator[int] = iter(())
-        self._tasks: set[asyncio.Task[None]] = set()  # one per stream
+        self._tasks: set[asyncio.Task[Any]] = set()  # one per stream
         self._replies: dict[
             int, asyncio.Future[bytes]
         ] = {}  # of inbound streams whose question was given away
@@ -155,7 +158,7 @@ class GossipTransport:
 
     def _packets_failed(self, error: Exception) -> None:
         self.counts["packets_failed"] += 1
-        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        reason = _reason(error)
         self._quiet.warning(f"send {reason}", "packet not sent reason=%s", reason)
 
     def _give(self, event: Receive[bytes] | Asked[bytes]) -> bool:
@@ -189,10 +192,12 @@ class GossipTransport:
         self._outbound += 1
         self._spawn(self._ask(effect)).add_done_callback(self._asked)
 
-    def _asked(self, _: asyncio.Task[None]) -> None:
-        self._outbound -= 1
+    def _asked(self, task: asyncio.Task[Answered[bytes] | Unanswered]) -> None:
+        self._outbound -= 1  # before it is told: the engine may ask the next then
+        if not task.cancelled():
+            self._report(task.result())
 
-    async def _ask(self, effect: Ask[bytes]) -> None:
+    async def _ask(self, effect: Ask[bytes]) -> Answered[bytes] | Unanswered:
         writer: asyncio.StreamWriter | None = None
         try:
             async with asyncio.timeout(effect.timeout_s):
@@ -203,14 +208,11 @@ class GossipTransport:
                 self.counts["streams_opened"] += 1
                 writer.write(effect.message)
                 await writer.drain()
-                answer = await self._read(reader, lambda size: True)
+                return Answered(effect.request, await self._read(reader, lambda size: True))
         except TimeoutError:
-            self._report(Unanswered(effect.request, f"no answer within {effect.timeout_s:g} s"))
+            return Unanswered(effect.request, f"no answer within {effect.timeout_s:g} s")
         except (OSError, ValueError, EOFError, BadPacket) as error:
-            reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-            self._report(Unanswered(effect.request, reason))
-        else:
-            self._report(Answered(effect.request, answer))
+            return Unanswered(effect.request, _reason(error))
         finally:
             if writer is not None:
                 writer.transport.abort()
@@ -292,8 +294,7 @@ class GossipTransport:
         except TimeoutError:
             self._dropped("streams_slow", "stream closed: it took too long host=%s", source)
         except (OSError, EOFError, BadPacket) as error:
-            reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-            self._dropped("streams_broken", "stream closed host=%s reason=%s", source, reason)
+            self._dropped("streams_broken", "stream closed host=%s reason=%s", source, _reason(error))
         finally:
             self._inbound_bytes -= held
 
@@ -317,11 +318,15 @@ class GossipTransport:
                 if not ended.cancelled():
                     ended.exception()  # taken note of: the connection broke
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 class _Packets(asyncio.DatagramProtocol):
