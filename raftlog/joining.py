@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import grpc
@@ -150,29 +151,66 @@ class Joining:
         finally:
             await connection.close()
 
-    async def keep_announced(self, replica: Replica, others: Sequence[str]) -> None:
+    async def keep_announced(
+        self, replica: Replica, others: Sequence[str], *, on_removed: Callable[[str], None]
+    ) -> None:
         """See to it that the list of members says where this server is and which directory it has.
 
         Needed after its address or its disk has changed, or if it was joined by somebody who did not know its directory.
-        One that knows no members, because it was ended after its data was set aside, asks `others` to let it in. Ends
-        never.
+        One that knows no members, because it was ended after its data was set aside, asks `others` to let it in.
+        `on_removed` is told the reason, once, when this server is no member any more. Ends never.
         """
         while not replica.applier.views.members.configuration.members:
             await self.ask_once(others, replica.directory_id, replica.cluster_id)
             await replica.wait_for_change(ASK_AGAIN_S)
-        was_member = False
+        was_member = is_removed = False
+        led_at = time.monotonic()
         while True:
             members = replica.applier.views.members
             is_member = replica.id in members.configuration.members
-            if was_member and not is_member:
-                log.warning("removed from the cluster: stop this server, or join it again", node=replica.id)
+            reason = "the log says so" if was_member and not is_member else ""
             was_member = is_member
+            if replica.leader is not None:
+                led_at = time.monotonic()
+                is_removed = is_removed and not is_member
+            elif time.monotonic() - led_at >= LEADER_S_MAX and replica.failure is None and not is_removed:
+                reason = reason or await self._who_says_removed(replica, others)
+                led_at = time.monotonic()  # until the next question
+            if reason and not is_removed:
+                is_removed = True
+                log.warning(
+                    "removed from the cluster: stop this server, or join it again",
+                    node=replica.id,
+                    reason=reason,
+                )
+                on_removed(reason)
             is_told = members.get(replica.id) == Member(self._address, replica.directory_id)
             # Who was removed is not to come back by itself.
-            if not is_told and is_member and replica.failure is None:
+            if not is_told and is_member and not is_removed and replica.failure is None:
                 for address in await self._who_can_tell(replica):
                     await self._announce(address, replica)
             await replica.wait_for_change(ANNOUNCE_INTERVAL_S)
+
+    async def _who_says_removed(self, replica: Replica, others: Sequence[str]) -> str:
+        """By whom it is known that this server was removed; "" if nobody says so.
+
+        Who is removed while it is away gets no entry that tells it. One whose log is applied at least as far as this
+        server's, and who does not know it as a member, must have seen its removal.
+        """
+        applied = replica.applier.applied
+        addresses = {*self._addresses_of_others(replica), *others} - {self._address}
+        for status in await asyncio.gather(*map(self._status, sorted(addresses))):
+            if status is None or status.cluster_id != replica.cluster_id or status.applied_index < applied:
+                continue
+            found = {member.id: member.directory_id for member in status.members}
+            if found and found.get(replica.id) not in ("", replica.directory_id):
+                return f"{status.node_id} says so"
+        return ""
+
+    @staticmethod
+    def _addresses_of_others(replica: Replica) -> list[str]:
+        members = replica.applier.views.members.known
+        return [member.address for node, member in members.items() if node != replica.id and member.address]
 
     async def _who_can_tell(self, replica: Replica) -> list[str]:
         """The leader's address; if none is heard of, those of all others: who has moved is looked for where it was."""
@@ -180,10 +218,7 @@ class Joining:
             async with asyncio.timeout(LEADER_S_MAX):
                 leader = await replica.wait_for_leader()
         except TimeoutError:
-            members = replica.applier.views.members.known
-            return [
-                member.address for node, member in members.items() if node != replica.id and member.address
-            ]
+            return self._addresses_of_others(replica)
         known = replica.applier.views.members.get(leader)
         if leader == replica.id:
             return [self._address]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from typing import Any, Final
 
 from logstore.filesystem import FileSystem, OsFileSystem
 from logstore.reading import SegmentSummary
+from raftlog.autopilot.reconciler import Reconciler
+from raftlog.autopilot.settings import AutopilotSettings
 from raftlog.config import ServerConfig
+from raftlog.discovery.source import Source
 from raftlog.distributed.log import DistributedLog
 from raftlog.distributed.replica import Links, Replica, ReplicaConfig
 from raftlog.engine import NodeId
@@ -40,9 +43,20 @@ ENTRY_OVERHEAD_BYTES: Final = 4096  # of a frame between servers, around one ent
 class RaftEngine:
     """Implements raftlog.agent.Engine."""
 
-    def __init__(self, config: ServerConfig, *, filesystem: FileSystem | None = None) -> None:
-        """`filesystem` holds the data; None: that of the operating system."""
+    def __init__(
+        self,
+        config: ServerConfig,
+        *,
+        filesystem: FileSystem | None = None,
+        source: Source | None = None,
+        autopilot: AutopilotSettings | None = None,
+    ) -> None:
+        """`filesystem` holds the data; None: that of the operating system. `source` says where other servers may be."""
         self._config = config
+        self._source = source
+        self._autopilot = autopilot or AutopilotSettings()
+        self._reconciler: Reconciler | None = None
+        self.on_removed: Callable[[str], None] = lambda reason: None  # this server is no member any more
         self._filesystem = filesystem
         self._parts = AsyncExitStack()
         self._address = ""  # where others reach this server
@@ -58,6 +72,11 @@ class RaftEngine:
     def log(self) -> DistributedLog:
         assert self._log is not None, "it is not a member of a cluster yet"
         return self._log
+
+    @property
+    def reconciler(self) -> Reconciler:
+        assert self._reconciler is not None, "it is not a member of a cluster yet"
+        return self._reconciler
 
     @property
     def has_log(self) -> bool:
@@ -194,6 +213,7 @@ class RaftEngine:
             self._links.set_identity(self._introduction())
             return None
         self._parts.push_async_callback(self._log.close)
+        self._reconciler = Reconciler(self._log, self._source, self._links, self._autopilot)
         return self._log
 
     def _make_log(self, storage: RaftStorage, links: Links) -> DistributedLog:
@@ -223,7 +243,11 @@ class RaftEngine:
 
     def work(self) -> list[Coroutine[Any, Any, None]]:
         replica = self.log.replica
-        tasks = [self._joining().keep_announced(replica, self._others()), self._remember_members(replica)]
+        tasks = [
+            self._joining().keep_announced(replica, self._others(), on_removed=self.on_removed),
+            self._remember_members(replica),
+            self.reconciler.run(),
+        ]
         if self._config.first_leader == replica.id and not replica.is_alone:
             tasks.append(replica.campaign_first())
         return tasks

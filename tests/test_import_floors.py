@@ -155,8 +155,8 @@ RULES = {
     "raftlog.pysyncobj_home": Rule((*BASE, *EMBED, "raftlog.engine", "raftlog.storage"), ()),
     "raftlog.raft_engine": Rule(
         (
-            *BASE, *EMBED, "raftlog.config", "raftlog.distributed", "raftlog.engine", "raftlog.joining", "raftlog.net",
-            "raftlog.peer_entries", "raftlog.pysyncobj_home", "raftlog.raft", "raftlog.runtime.logging", "raftlog.storage",
+            *BASE, *EMBED, "raftlog.autopilot", "raftlog.config", "raftlog.discovery", "raftlog.distributed", "raftlog.engine",
+            "raftlog.joining", "raftlog.net", "raftlog.peer_entries", "raftlog.pysyncobj_home", "raftlog.raft", "raftlog.runtime.logging", "raftlog.storage",
         ),
         (),
     ),

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
+
+ACTIONS_KEPT: Final = 50  # older ones are in the log of the server
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +46,3 @@ class AutopilotReport:
     servers: tuple[ServerReport, ...]  # by name
     advice: tuple[str, ...]  # what it does next, or would, and what it holds back; each with why
     last_actions: tuple[ActionReport, ...]  # the latest last; at most ACTIONS_KEPT
-
-
-ACTIONS_KEPT = 50  # older ones are in the log of the server

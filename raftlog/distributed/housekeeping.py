@@ -1,5 +1,5 @@
-"""What a node does by itself now and then: snapshots of its views, room on its disk; at the leader also retention, and
-making voters of learners."""
+"""What a node does by itself now and then: snapshots of its views, room on its disk; at the leader also
+retention."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import time
 from typing import Final
 
 from logstore import LogError
-from raftlog.distributed.membership import Membership
 from raftlog.distributed.proposals import Proposals
 from raftlog.distributed.replica import Replica
 from raftlog.errors import RaftlogError
@@ -26,9 +25,8 @@ RETENTION_INTERVAL_S: Final = 5.0
 class Housekeeping:
     """Runs until closed."""
 
-    def __init__(self, replica: Replica, membership: Membership, proposals: Proposals) -> None:
+    def __init__(self, replica: Replica, proposals: Proposals) -> None:
         self._replica = replica
-        self._membership = membership
         self._proposals = proposals
         self._snapshot_lock = asyncio.Lock()
         self._counted = (0, 0)  # entries and bytes applied when the last snapshot was made
@@ -53,11 +51,9 @@ class Housekeeping:
             try:
                 await self._look_at_disk()
                 await self._keep_small()
-                if self._replica.is_ready:
-                    await self._membership.promote_learners()
-                    if time.monotonic() >= retention_at:
-                        retention_at = time.monotonic() + RETENTION_INTERVAL_S
-                        await self._retain()
+                if self._replica.is_ready and time.monotonic() >= retention_at:
+                    retention_at = time.monotonic() + RETENTION_INTERVAL_S
+                    await self._retain()
             # ValueError: a snapshot is over a limit.
             except (RaftlogError, LogError, OSError, ValueError) as error:
                 log.warning("housekeeping failed; it is tried again", reason=str(error))

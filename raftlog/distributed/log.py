@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
 
 from logstore import MIB, Config, CorruptLog, LogClosed, OffsetOutOfRange, RawEntry, Record, RecordBatch
@@ -26,6 +26,9 @@ from raftlog.runtime.logging import get_logger
 log = get_logger(__name__)
 
 CLOSED: Final = "the log is closed"
+TELL_S_MAX: Final = (
+    2.0  # for telling a server that it was removed; if it cannot be told it finds out by itself
+)
 SETTLE_S_MAX: Final = 1.0  # for what is on its way when the log is closed; then it ends as unknown
 
 
@@ -55,10 +58,12 @@ class DistributedLog:
         self._appends.lack_of_room = lambda: replica.full_error() if replica.is_full else None
         replica.on_ready = self._appends.begin_term
         replica.on_end = self._appends.fail
+        # Tells the server of this name, at this address, that it was removed on purpose. It may raise RaftlogError.
+        self.tell_removed: Callable[[NodeId, str], Awaitable[None]] | None = None
         self._membership = Membership(
             replica.driver, replica.applier, self._proposals, require_leader=self.require_leader
         )
-        self._housekeeping = Housekeeping(replica, self._membership, self._proposals)
+        self._housekeeping = Housekeeping(replica, self._proposals)
         self._mending = Mending(replica, peers)
 
     async def hand_over(self, timeout_s: float) -> None:
@@ -221,17 +226,41 @@ class DistributedLog:
 
     # ── members ─────────────────────────────────────────────────────────────────────────────────────
 
-    async def join(self, id: str, addr: str, directory_id: str = "") -> None:
-        """Make a server a member; a learner first, a voter once it has caught up. See raftlog/distributed/membership.py."""
+    async def join(self, id: str, addr: str, directory_id: str = "", *, is_asked_for: bool = True) -> None:
+        """Make a server a member; a learner first, a voter once it has caught up. See raftlog/distributed/membership.py.
+
+        One that was removed on purpose is let in again only if it `is_asked_for`; else MembershipRefused.
+        """
         try:
             split_address(addr)
         except ValueError as error:
             raise InvalidRequest(f"address of {id!r}: {error}") from error
-        await self._membership.join(NodeId(id), addr, directory_id)
+        await self._membership.join(NodeId(id), addr, directory_id, is_asked_for=is_asked_for)
 
-    async def leave(self, id: str) -> None:
-        """Remove a server. Who leads hands over first and raises NotLeader with the new leader."""
-        await self._membership.leave(NodeId(id))
+    async def leave(self, id: str, *, is_barred: bool = True) -> None:
+        """Remove a server. Who leads hands over first and raises NotLeader with the new leader.
+
+        If it `is_barred`, as on purpose, it is told, and does not come back before it is asked for.
+        """
+        node = NodeId(id)
+        known = self._applier.views.members.get(node)
+        await self._membership.leave(node, is_barred=is_barred)
+        if is_barred and known is not None and known.address and self.tell_removed is not None:
+            try:
+                async with asyncio.timeout(TELL_S_MAX):
+                    await self.tell_removed(node, known.address)
+            except (RaftlogError, TimeoutError) as error:
+                log.info("removed server not told", member=node, reason=str(error) or "no answer in time")
+
+    @property
+    def autopilot_mode(self) -> str:
+        """act, advise or off; "": nobody has said. As of what is applied here."""
+        return self._applier.views.autopilot.mode
+
+    async def set_autopilot_mode(self, mode: str) -> None:
+        """From now on, whoever leads."""
+        self.require_leader()
+        await self._proposals.command(pb.Command(set_autopilot=pb.SetAutopilot(mode=mode)))
 
     async def promote(self, id: str) -> None:
         """Make a learner a voter now; MembershipRefused if it has not nearly caught up."""

@@ -1,10 +1,13 @@
 """Changing who the members are: only the leader does, one change after the other.
 
-A newcomer is a learner, and is made a voter by whoever leads once it has caught up: nothing is lost when leadership
-changes in between. Addresses come first, so that every node that learns of a member knows where it is.
+A newcomer is a learner, and is made a voter by whoever leads once it has caught up (raftlog/autopilot): nothing is lost
+when leadership changes in between. Addresses come first, so that every node that learns of a member knows where it is.
 
 A known name whose data directory is another one is a replaced disk: it is removed before it is added again, so that its
 empty log counts for no quorum of the old configuration.
+
+Who was removed on purpose is barred, by an entry of the log: nobody makes it a member again by itself, whoever leads,
+until it is asked for.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from typing import Final
 
 from raftlog.distributed.proposals import Proposals
 from raftlog.engine import NodeId
-from raftlog.errors import MembershipRefused, NotLeader, OutcomeUnknown, RaftlogError
+from raftlog.errors import MembershipRefused, NotLeader, OutcomeUnknown
 from raftlog.machines.views import Views
 from raftlog.pb.raftlog.v1 import command_pb2 as pb
 from raftlog.raft.configuration import Change, ChangeKind, ConfigurationChange, InvalidChange
@@ -60,14 +63,19 @@ class Membership:
     def _id(self) -> NodeId:
         return self._driver.node.id
 
-    async def join(self, node: NodeId, address: str, directory_id: str = "") -> None:
+    async def join(
+        self, node: NodeId, address: str, directory_id: str = "", *, is_asked_for: bool = True
+    ) -> None:
         """Make it a member with this address; nothing is done if it is one.
 
         A known id with a new address, or a known address with a new id, takes the place of the old one. Without a
-        `directory_id` it is not known whether a known id has a new disk: that is learned when it connects.
+        `directory_id` it is not known whether a known id has a new disk: that is learned when it connects. One that is
+        barred is refused unless it `is_asked_for`: then it is barred no more.
         """
         async with self._one_at_a_time:
             self.require_leader()
+            if not is_asked_for and self._views.autopilot.is_barred(node, directory_id):
+                raise MembershipRefused(f"{node} was removed on purpose")
             members = self._views.members
             is_member = node in members.configuration.members
             known = members.get(node)
@@ -100,20 +108,32 @@ class Membership:
             log.warning("another server has taken the address of a member", member=before, address=address)
             await self._remove(before)
 
-    async def leave(self, node: NodeId) -> None:
-        """Remove it. Who leads hands over first, and raises NotLeader: the new leader is to be asked."""
+    async def leave(self, node: NodeId, *, is_barred: bool = True) -> None:
+        """Remove it; if it `is_barred` it does not come back by itself.
+
+        Who leads hands over first, and raises NotLeader: the new leader is to be asked.
+        """
         async with self._one_at_a_time:
             self.require_leader()
             if node not in self._views.members.configuration.members:
                 return
+            self._require_removable(node)
             if node == self._id:
                 await self._hand_over(None)
                 self.require_leader()
+            if is_barred:
+                # First: between removing and barring it could come back, if this server fails there.
+                known = self._views.members.get(node)
+                bar = pb.BarServer(id=node, directory_id=known.directory_id if known is not None else "")
+                await self._proposals.command(pb.Command(bar_server=bar))
             await self._remove(node)
 
-    async def _remove(self, node: NodeId) -> None:
+    def _require_removable(self, node: NodeId) -> None:
         if self._views.members.configuration.voters == (node,):
             raise MembershipRefused(f"{node} is the only voter; a cluster cannot be without one")
+
+    async def _remove(self, node: NodeId) -> None:
+        self._require_removable(node)
         if node == self._id:
             raise MembershipRefused(f"{node} leads; it hands over before it is removed")
         await self._proposals.change(_change_of(ChangeKind.REMOVE, node))
@@ -165,25 +185,6 @@ class Membership:
         leader = node.role.leader
         assert leader is not None
         return leader
-
-    # ── by itself, at the leader ────────────────────────────────────────────────────────────────────
-
-    async def promote_learners(self) -> None:
-        """Make voters of those learners that have caught up."""
-        node = self._driver.node
-        for learner in node.configuration.learners:
-            role = node.role
-            if not isinstance(role, Leader) or self._one_at_a_time.locked():
-                return
-            progress = role.progress.get(learner)
-            if progress is None or not progress.match or not progress.recent_active:
-                continue
-            if node.log.last_index - progress.match > node.config.promotion_lag_max:
-                continue
-            try:
-                await self.promote(learner)
-            except RaftlogError as error:
-                log.debug("learner not promoted yet", member=learner, reason=str(error))
 
     async def _set_member(self, node: NodeId, address: str, directory_id: str) -> None:
         member = pb.SetMember(id=node, address=address, directory_id=directory_id)

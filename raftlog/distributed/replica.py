@@ -19,7 +19,15 @@ from raftlog.raft.configuration import Configuration
 from raftlog.raft.events import Campaign, ForgetLeader
 from raftlog.raft.leader import Leader
 from raftlog.raft.log import LostEntries
-from raftlog.raft.messages import Entry, EntryKind, Message
+from raftlog.raft.messages import (
+    AppendRejected,
+    AppendReply,
+    Entry,
+    EntryKind,
+    HeartbeatReply,
+    Message,
+    SnapshotReply,
+)
 from raftlog.raft.node import RaftNode
 from raftlog.runtime.applier import Applier
 from raftlog.runtime.logging import get_logger
@@ -28,6 +36,13 @@ from raftlog.storage.disk_thread import DiskThread
 from raftlog.storage.raft_storage import RaftStorage
 
 log = get_logger(__name__)
+
+ANSWERS: Final = (
+    AppendReply,
+    AppendRejected,
+    HeartbeatReply,
+    SnapshotReply,
+)  # that a follower gives its leader
 
 # How long after the connection with the leader is lost the others are asked: drawn, so that two do not ask at once.
 SUSPICION_S_MIN: Final = 0.05
@@ -94,6 +109,7 @@ class Replica:
         self._suspicion: asyncio.TimerHandle | None = None  # that the leader is gone, until it is acted upon
         self._own_term_index = 0  # of the no-op with which it began to lead
         self._leader_waiters: set[asyncio.Future[None]] = set()
+        self._answered_at: dict[NodeId, float] = {}  # monotonic: when a member last answered as a follower
         self._changed = asyncio.Event()  # the leader, the members, or whether it can go on
         self._links = links
         raft = RaftNode(node, config.raft, storage, random.Random(), time.monotonic())
@@ -155,6 +171,8 @@ class Replica:
     # ── what the core does and says ─────────────────────────────────────────────────────────────────
 
     def received(self, sender: NodeId, message: Message) -> None:
+        if isinstance(message, ANSWERS):  # who asks for votes has lost touch
+            self._answered_at[sender] = time.monotonic()
         self.driver.received(sender, message)
 
     def unreachable(self, peer: NodeId) -> None:
@@ -187,6 +205,8 @@ class Replica:
 
     def _tell_links(self) -> None:
         members = self.applier.views.members
+        for node in self._answered_at.keys() - members.known.keys():
+            del self._answered_at[node]
         self._links.set_members(members.known, version=members.index)
 
     def _count_applied(self, entries: Sequence[Entry]) -> None:
@@ -268,6 +288,10 @@ class Replica:
         )
 
     # ── for those who ask ───────────────────────────────────────────────────────────────────────────
+
+    def answered_at(self, node: NodeId) -> float | None:
+        """When a member last answered this server as its leader, in monotonic seconds; None: never."""
+        return self._answered_at.get(node)
 
     @property
     def is_handing_over(self) -> bool:
