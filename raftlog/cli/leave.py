@@ -9,6 +9,7 @@ import typer
 from raftlog.cli import make_app
 from raftlog.cli.connection import connected
 from raftlog.client.client import Client
+from raftlog.errors import RaftlogError
 
 app = make_app()
 
@@ -21,6 +22,21 @@ def leave(
         str, typer.Argument(metavar="NAME", help="Node name of the server.", show_default=False)
     ],
 ) -> None:
-    """Remove a server from the cluster; if it leads, it hands over first. One that is no member is no error."""
+    """Remove a server from the cluster for good; if it leads, it hands over first. One that is no member is no error.
+
+    Once it is removed, it is told: it leaves the gossip and serves no more, and runs on until you stop it. One that
+    cannot be told is removed all the same. Its data stay where they are.
+    """
+    address = next((one.address for one in client.servers() if one.name == server), "")
     client.leave(server)
     typer.echo(f"{server} is no member")
+    if not address:
+        return
+    try:
+        client.depart(server, address)
+    except RaftlogError as error:
+        typer.echo(f"{server} at {address} could not be told: {error}; if it runs, stop it")
+    else:
+        typer.echo(
+            f"{server} at {address} was told: it serves no more and has left the gossip; stop it when you like"
+        )
