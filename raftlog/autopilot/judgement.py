@@ -227,19 +227,17 @@ class _Judge:
         settings, name = self.settings, member.name
         if self.is_in_contact(member):
             return
-        if (
-            not member.is_voter
-            and member.last_contact_s is None
-            and self.now - self.memory[name].first_seen >= settings.unheard_learner_s
-        ):
-            why = f"a learner, and it did not connect for {settings.unheard_learner_s:g} s"
-        else:
-            # A new leader has heard nobody before it led: its own time counts.
-            silent_s = member.last_contact_s if member.last_contact_s is not None else self.facts.leads_for_s
-            if silent_s < settings.remove_failed_after_s:
-                self.reasons[name] += f"; removed after {settings.remove_failed_after_s:g} s of silence"
-                return
-            why = f"silent for {silent_s:.0f} s"
+        # One that this leader has never heard is silent since this leader knows it.
+        silent_s = member.last_contact_s
+        if silent_s is None:
+            silent_s = self.now - self.memory[name].first_seen
+        limit_s = settings.remove_failed_after_s
+        if not member.is_voter and member.last_contact_s is None:
+            limit_s = min(limit_s, settings.unheard_learner_s)
+        if silent_s < limit_s:
+            self.reasons[name] += f"; removed after {limit_s:g} s of silence"
+            return
+        why = f"silent for {silent_s:.0f} s"
         if hint is not None and hint.status == "alive":
             self.hold(f"remove {name}", f"{why}, but the source of members says that its process is alive")
             return
