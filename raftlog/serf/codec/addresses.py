@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Final
 
 from raftlog.serf.codec.errors import BadPacket
 from raftlog.serf.messages import Address
 
-REMEMBERED = 4096  # conversions; members are few and come again, and the rest costs 3 µs each
+BROADCAST: Final = IPv4Address("255.255.255.255")
+REMEMBERED: Final = 4096  # conversions; members are few and come again, and the rest costs 3 µs each
 
 
 @lru_cache(REMEMBERED)
@@ -29,15 +31,18 @@ def to_wire(address: Address) -> tuple[bytes, int]:
 def from_wire(ip: bytes, port: int) -> Address:
     """The text. An IPv4 address mapped into IPv6, as Go has them, becomes IPv4 again.
 
-    BadPacket if there are neither 4 nor 16 bytes, or no port: memberlist's protocol 1, which sent none, is not spoken.
+    BadPacket if there are neither 4 nor 16 bytes, if it is not the address of one host, or if there is no port:
+    memberlist's protocol 1, which sent none, is not spoken.
     """
     if port == 0:
         raise BadPacket("address: expected a port, found 0")
-    if len(ip) == 4:
-        return Address(f"{IPv4Address(ip)}:{port}")
-    if len(ip) != 16:
+    if len(ip) not in (4, 16):
         raise BadPacket(f"address: expected 4 or 16 bytes, found {len(ip)}")
-    whole = IPv6Address(ip)
-    if whole.ipv4_mapped is not None:
-        return Address(f"{whole.ipv4_mapped}:{port}")
-    return Address(f"[{whole}]:{port}")
+    host = ip_address(ip)
+    if isinstance(host, IPv6Address) and host.ipv4_mapped is not None:
+        host = host.ipv4_mapped
+    if (
+        host.is_multicast or host.is_unspecified or host == BROADCAST
+    ):  # one small packet would be answered by many
+        raise BadPacket("address: expected one host's, found that of many or of none")
+    return Address(f"{host}:{port}" if isinstance(host, IPv4Address) else f"[{host}]:{port}")

@@ -8,7 +8,7 @@ import msgpack
 
 from raftlog.serf.codec import kinds, streams
 from raftlog.serf.codec.errors import BadPacket
-from raftlog.serf.codec.values import BAD, LIMITS, Fields
+from raftlog.serf.codec.values import BAD, ITEMS_MAX, Fields, limits
 
 STREAM_BYTES_MAX: Final = (
     4 * 1024 * 1024
@@ -81,7 +81,9 @@ class StreamReader:
     def _end_of_values(self, kind: int, body: int) -> int:
         """The end of what declares no length; OutOfData until it is there."""
         if self._unpacker is None:
-            self._unpacker = msgpack.Unpacker(raw=True, max_buffer_size=2 * self._bytes_max, **LIMITS)
+            self._unpacker = msgpack.Unpacker(
+                raw=True, max_buffer_size=2 * self._bytes_max, **limits(ITEMS_MAX)
+            )
             self._fed = body
         self._unpacker.feed(memoryview(self._buffer)[self._fed :])
         self._fed = len(self._buffer)

@@ -17,11 +17,12 @@ from raftlog.serf.messages import SwimMessage
 
 # Compression here is Python, some 0.1 µs a byte, and a small packet shrinks by little or grows: it is not tried.
 COMPRESSED_BYTES_MIN: Final = 512
-COMPRESSED_STREAM_BYTES_MAX: Final = (
-    64 * 1024
-)  # larger sides go as they are: the loop would stand still for too long
+COMPRESSED_STREAM_BYTES_MAX: Final = 64 * 1024  # larger sides go as they are: the loop would stand still
+COMPRESSED_IN_BYTES_MAX: Final = (
+    1024 * 1024
+)  # and of a side that came compressed: a quarter of a second at most
 PACKET_BYTES_MAX: Final = 64 * 1024  # that one packet may hold, compressed parts counted as they unfold
-MESSAGES_MAX: Final = 1024  # in one packet; the rest is left out
+MESSAGES_MAX: Final = 1024  # that are looked at in one packet; the rest is left out
 DEPTH_MAX: Final = 4  # of compounds and compression in each other; memberlist sends two
 
 
@@ -31,9 +32,7 @@ class Codec:
     The keyring may change at any time, but not from empty to not: an encrypted cluster is one from its start.
     """
 
-    left_out: (
-        int  # parts of packets that were not understood while others of the same packet were; only grows
-    )
+    left_out: int  # parts of packets not understood while others of the same packet were; only grows
 
     def __init__(
         self,
@@ -129,6 +128,10 @@ class Codec:
         elif self._verify_incoming and not self._keyring.is_empty:
             raise BadPacket("stream: expected an encrypted one, found a plain one")
         if data[:1] == bytes([kinds.COMPRESSED]):
+            if len(data) > COMPRESSED_IN_BYTES_MAX:
+                raise BadPacket(
+                    f"stream: expected {COMPRESSED_IN_BYTES_MAX} compressed bytes at most, found {len(data)}"
+                )
             data = envelopes.decompressed(data[1:], STREAM_BYTES_MAX)
         return streams.decode(data)
 
@@ -159,9 +162,14 @@ class _Opening:
         self.messages: list[SwimMessage] = []
         self.left_out = 0
         self.reason: BadPacket | None = None  # why the first that was left out was
+        self._looks_left = MESSAGES_MAX  # at messages and envelopes
         self._bytes_left = PACKET_BYTES_MAX  # to be decompressed
 
     def take(self, data: bytes, *, depth: int) -> None:
+        if not self._looks_left:
+            self.left_out += 1
+            return
+        self._looks_left -= 1
         try:
             self._take(data, depth)
         except BadPacket as error:
@@ -170,8 +178,6 @@ class _Opening:
     def _take(self, data: bytes, depth: int) -> None:
         kind = data[0] if data else None
         if kind not in (kinds.COMPOUND, kinds.COMPRESSED):
-            if len(self.messages) >= MESSAGES_MAX:
-                raise BadPacket(f"packet: expected {MESSAGES_MAX} messages at most, found more")
             self.messages.append(swim.decode(data))
             return
         if depth >= DEPTH_MAX:
@@ -179,15 +185,19 @@ class _Opening:
                 f"packet: expected compounds and compression in each other {DEPTH_MAX} deep at most"
             )
         if kind == kinds.COMPRESSED:
-            content = envelopes.decompressed(data[1:], self._bytes_left)
-            self._bytes_left -= len(content)
-            self.take(content, depth=depth + 1)
+            self.take(self._decompressed(data[1:]), depth=depth + 1)
             return
         parts, cut_off = envelopes.parts_of(data[1:])
         for part in parts:
             self.take(part, depth=depth + 1)
         if cut_off:
             self._leave_out(cut_off, BadPacket(f"compound: the last {cut_off} parts are cut off"))
+
+    def _decompressed(self, body: bytes) -> bytes:
+        bytes_left, self._bytes_left = self._bytes_left, 0  # one that fails has cost as much as the limit
+        content = envelopes.decompressed(body, bytes_left)
+        self._bytes_left = bytes_left - len(content)
+        return content
 
     def _leave_out(self, count: int, reason: BadPacket) -> None:
         self.left_out += count

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, assert_never
 
 from raftlog.serf.codec.addresses import to_wire
 from raftlog.serf.codec.errors import BadPacket
 from raftlog.serf.codec.values import (
+    MANY_ITEMS_MAX,
     NAME_BYTES_MAX,
     TEXT_BYTES_MAX,
     Fields,
@@ -52,9 +53,10 @@ WANTS_ACK: Final = 1  # flags of a query and of a response
 NO_BROADCAST: Final = 2
 NODE_FILTER: Final = 0  # kinds of a filter
 TAG_FILTER: Final = 1
-FILTERS_MAX: Final = 64  # of one query; more is refused
+FILTERED_NODES_MAX: Final = 1024  # named by one filter; more is refused
 TIME_BITS: Final = 64  # of a Lamport clock
 DURATION_BITS: Final = 63  # Go's, in nanoseconds; a negative one is refused
+DURATION_MAX: Final = (1 << DURATION_BITS) - 1
 NANOSECONDS: Final = 1_000_000_000
 
 TAGS_MAGIC: Final = (
@@ -105,6 +107,8 @@ def decode(data: bytes) -> SerfMessage:
         raise BadPacket("Serf message: expected a kind, found nothing")
     if data[0] == RELAY:
         return _relay(data[1:])
+    if data[0] == PUSH_PULL:
+        return _state(unpack_fields(data[1:], "Serf state", MANY_ITEMS_MAX))
     known = DECODERS.get(data[0])
     if known is None:
         raise BadPacket(f"Serf message: expected a kind from 0 to {RELAY}, found {data[0]}")
@@ -166,7 +170,7 @@ def _query_fields(message: Query) -> dict[str, object]:
         "Filters": filters,
         "Flags": flags,
         "RelayFactor": message.relay_factor,
-        "Timeout": round(message.timeout_s * NANOSECONDS),
+        "Timeout": min(round(message.timeout_s * NANOSECONDS), DURATION_MAX),
         "Name": message.name,
         "Payload": message.payload,
     }
@@ -192,17 +196,27 @@ def _join(fields: Fields) -> JoinIntent:
 
 
 def _state(fields: Fields) -> SerfState:
+    # Members whose names cannot be held here are left out, as they are out of memberlist's whole state (streams.py).
     times: dict[str, int] = {}
-    for name, time in fields.map(b"StatusLTimes").items():
-        times[as_text(name, NAME_BYTES_MAX, "name of a member")] = as_uint(time, TIME_BITS, "status time")
+    for wire_name, time in fields.map(b"StatusLTimes").items():
+        for name in _names([wire_name]):
+            times[name] = as_uint(time, TIME_BITS, "status time")
     return SerfState(
         fields.uint(b"LTime", TIME_BITS),
         times,
-        tuple(as_text(name, NAME_BYTES_MAX, "name of a member") for name in fields.items(b"LeftMembers")),
+        tuple(_names(fields.items(b"LeftMembers"))),
         fields.uint(b"EventLTime", TIME_BITS),
         tuple(_events_at(at) for at in fields.items(b"Events") if at is not None),
         fields.uint(b"QueryLTime", TIME_BITS),
     )
+
+
+def _names(values: Iterable[Any]) -> Iterator[str]:
+    for value in values:
+        try:
+            yield as_text(value, NAME_BYTES_MAX, "name of a member")
+        except BadPacket:
+            continue
 
 
 def _events_at(value: Any) -> EventsAt:
@@ -222,12 +236,9 @@ def _user_event(fields: Fields) -> UserEvent:
 
 
 def _query(fields: Fields) -> Query:
-    filters = fields.items(b"Filters")
-    if len(filters) > FILTERS_MAX:
-        raise BadPacket(f"query: expected {FILTERS_MAX} filters at most, found {len(filters)}")
     nodes: list[tuple[str, ...]] = []
     tags: list[TagFilter] = []
-    for each in filters:
+    for each in fields.items(b"Filters"):
         found = _filter(each)
         if isinstance(found, TagFilter):
             tags.append(found)
@@ -254,7 +265,8 @@ def _filter(value: Any) -> tuple[str, ...] | TagFilter:
     """Names of nodes, or a tag. One of a kind not known could hide whom the query means: it is refused."""
     data = Fields({b"filter": value}, "query").blob(b"filter")
     if data[:1] == bytes([NODE_FILTER]):
-        names = Fields({b"names": unpack(data[1:], "node filter")}, "node filter").items(b"names")
+        listed = unpack(data[1:], "node filter", FILTERED_NODES_MAX)
+        names = Fields({b"names": listed}, "node filter").items(b"names")
         return tuple(as_text(name, NAME_BYTES_MAX, "node filter") for name in names)
     if data[:1] == bytes([TAG_FILTER]):
         fields = unpack_fields(data[1:], "tag filter")
@@ -304,7 +316,6 @@ def _key_response(fields: Fields) -> KeyResponse:
 DECODERS: Final[Mapping[int, tuple[str, Callable[[Fields], SerfMessage]]]] = {
     LEAVE: ("leave", _leave),
     JOIN: ("join", _join),
-    PUSH_PULL: ("Serf state", _state),
     USER_EVENT: ("user event", _user_event),
     QUERY: ("query", _query),
     QUERY_RESPONSE: ("query response", _query_response),

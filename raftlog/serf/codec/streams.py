@@ -11,13 +11,13 @@ from typing import Final, assert_never
 from raftlog.serf.codec import kinds, swim
 from raftlog.serf.codec.addresses import to_wire
 from raftlog.serf.codec.errors import BadPacket
-from raftlog.serf.codec.values import Fields, Unpacking, pack, unpack_fields
+from raftlog.serf.codec.values import MANY_ITEMS_MAX, Fields, Unpacking, pack, unpack_fields
 from raftlog.serf.config import META_BYTES_MAX
 from raftlog.serf.messages import Ack, ErrorReply, NodeState, Ping, PushPull, State, SwimMessage, UserMessage
 
 StreamMessage = PushPull | Ping | UserMessage | Ack | ErrorReply
 
-NODES_MAX: Final = 16_384  # in one state: four times as many members as are taken in; more is refused
+NODES_MAX: Final = MANY_ITEMS_MAX  # in one state; more is refused
 LENGTH_BITS: Final = 32  # of a declared length; what is there decides
 
 

@@ -16,13 +16,11 @@ from raftlog.serf.codec.addresses import from_wire
 from raftlog.serf.codec.errors import BadPacket
 from raftlog.serf.messages import Address
 
-ITEMS_MAX: Final = 16_384  # of one list or map: four times as many members as are taken in; more is refused
+ITEMS_MAX: Final = 64  # of one list or map in a message of a packet; more is refused
+MANY_ITEMS_MAX: Final = 8192  # and of one that has members in it: twice as many as are taken in
 NAME_BYTES_MAX: Final = 255  # of a node's name, a tag, an event: DNS allows no longer host name
 TEXT_BYTES_MAX: Final = 4096  # of any other text
 
-# Lists are allotted at the length that they declare, before anything of them was read: without a limit a few nested
-# bytes would be gigabytes. Ext types are not used by either protocol.
-LIMITS: Final = {"max_array_len": ITEMS_MAX, "max_map_len": ITEMS_MAX, "max_ext_len": 0}
 BAD: Final = (ValueError, TypeError, msgpack.UnpackException)  # whatever the package raises for bad bytes
 
 
@@ -32,17 +30,24 @@ def pack(value: object) -> bytes:
     return packed
 
 
-def unpack(data: bytes, what: str) -> Any:
+def limits(items_max: int) -> dict[str, int]:
+    """For the package. Lists are allotted at the length that they declare, before anything of them was read, and may
+    be in each other 512 deep: without a limit a few bytes would be gigabytes. No message has ext types.
+    """
+    return {"max_array_len": items_max, "max_map_len": items_max, "max_ext_len": 0}
+
+
+def unpack(data: bytes, what: str, items_max: int = ITEMS_MAX) -> Any:
     """The one value that these bytes are. BadPacket if they are none, more than one, or too large."""
     try:
-        return msgpack.unpackb(data, raw=True, **LIMITS)
+        return msgpack.unpackb(data, raw=True, **limits(items_max))
     except BAD as error:
         raise BadPacket(f"{what}: {_reason(error)}") from None
 
 
-def unpack_fields(data: bytes, what: str) -> Fields:
+def unpack_fields(data: bytes, what: str, items_max: int = ITEMS_MAX) -> Fields:
     """The struct that these bytes are; nil is one with nothing in it."""
-    return Fields.of(unpack(data, what), what)
+    return Fields.of(unpack(data, what, items_max), what)
 
 
 class Unpacking:
@@ -51,12 +56,9 @@ class Unpacking:
     def __init__(self, data: bytes, what: str) -> None:
         self._data = data
         self._what = what
+        size = max(len(data), 1)
         self._unpacker = msgpack.Unpacker(
-            raw=True,
-            max_buffer_size=max(len(data), 1),
-            max_str_len=len(data),
-            max_bin_len=len(data),
-            **LIMITS,
+            raw=True, max_buffer_size=size, max_str_len=size, max_bin_len=size, **limits(ITEMS_MAX)
         )
         self._unpacker.feed(data)
 
