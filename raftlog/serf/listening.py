@@ -180,9 +180,17 @@ class Listening:
         left = dict.fromkeys(state.left_members)
         for name in left:
             self._home.hear(LeaveIntent(min(state.status_times.get(name, 0) + 1, TIME_MAX), name))
+        home = self._home
+        own = home.table.get(home.name)
+        assert own is not None, "a node knows itself"
+        # Later than anything that this life said: the other holds an intent of a former one, perhaps to leave, and takes
+        # this node for LEAVING until it hears of a join that is later still.
+        is_outdated = state.status_times.get(home.name, 0) > own.status_time
         for name, time in state.status_times.items():
             if name not in left:
-                self._home.hear(JoinIntent(time, name))
+                home.hear(JoinIntent(time, name))
+        if is_outdated and not home.table.is_leaving:
+            home.say_joined()
 
     # ── what rides along ──
 

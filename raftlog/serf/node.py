@@ -103,7 +103,7 @@ class SerfNode:
         deadline = min(
             self._swim.deadline(), self._asking.deadline, self._upkeep.deadline, self._leaving.deadline
         )
-        return None if deadline == math.inf else deadline
+        return None if deadline == math.inf else max(deadline, self._home.now)
 
     # ── what is known ──
 
