@@ -73,7 +73,7 @@ class SerfSubject:
         self._marks = 0  # payloads and values of tags made so far
         self._final: bytes | None = None  # payload of the event that the healed core has to hear
         self._is_asking = False  # the healed core
-        self._is_answered = False  # by all of it
+        self._answered: set[str] = set()  # who has answered it; never iterated
 
     def first_nodes(self) -> Sequence[NodeId]:
         return self._first
@@ -260,7 +260,7 @@ class SerfSubject:
     def has_converged(self, core: Sequence[NodeId]) -> bool:
         if not self._agree(core):
             return False
-        if self._final is None or not self._is_answered:
+        if self._final is None or not self._answered.issuperset(core):
             self._ask_core(core)
             return False
         return all(self._final in self.cluster.processes[node].machine.seen.events for node in core)
@@ -271,6 +271,8 @@ class SerfSubject:
             process = self.cluster.processes[name]
             if not process.is_up or process.machine.node.has_left:
                 return False
+            if any(self.addresses.of(other) in process.machine.to_join for other in core):
+                return False  # what was sent before a join is not for whoever joins
             node: SerfNode = process.machine.node
             members = {member.name: member for member in node.members()}
             for other in core:
@@ -295,7 +297,7 @@ class SerfSubject:
         )
 
     def _ask_core(self, core: Sequence[NodeId]) -> None:
-        """Send an event, the first time; ask all, until all have answered. An answer may miss its time by chance."""
+        """Send an event, the first time; ask all, until each has answered once: rumours may miss somebody by chance."""
         process = self.cluster.processes[core[self._random.randrange(len(core))]]
         if self._final is None:
             self._final = self._mark().encode()
@@ -306,7 +308,7 @@ class SerfSubject:
 
         def ended(result: QueryResult) -> None:
             self._is_asking = False
-            self._is_answered = set(core) <= set(result.responses) and set(core) <= set(result.acks)
+            self._answered |= set(result.responses) & set(result.acks)
 
         self._ask(process, self._mark().encode(), (), wants_ack=True, relays=0, on_result=ended)
 
