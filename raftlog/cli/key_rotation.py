@@ -62,7 +62,8 @@ def rotate(
 
 
 def _require_all_present(known: KnownServers) -> None:
-    away = [one for one in known.servers if one.raft_role and one.status != "alive"]
+    others = (one for one in known.servers if one.name != known.node_id)
+    away = [one for one in others if one.raft_role and one.status != "alive"]
     if away:
         names = ", ".join(f"{one.name} ({one.status or 'not seen'})" for one in away)
         raise RotationStopped(

@@ -1,0 +1,513 @@
+"""`raftlog members`, `autopilot`, `keys` and what `leave` tells the server, against a server of stand-ins."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raftlog.cli import run
+from raftlog.cli.members import shown_duration
+from raftlog.config_keys import parse_key
+from raftlog.server.gossip_keys import key_id
+from tests.raftlog.fake_cluster_log import FakeMember
+from tests.raftlog.fake_membership import (
+    NOW,
+    FakeActionReport,
+    FakeAutopilot,
+    FakeCandidate,
+    FakeKeyrings,
+    FakeReport,
+    FakeServerReport,
+    FakeSource,
+    MembershipServer,
+    membership_server,
+)
+
+OLD, NEW, THIRD = b"o" * 16, b"n" * 32, b"t" * 24
+Serve = Callable[..., MembershipServer]
+Command = Callable[..., str]
+
+
+def text_of(key: bytes) -> str:
+    return base64.b64encode(key).decode()
+
+
+@pytest.fixture
+def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
+    """Starts the server that commands then connect to."""
+    with ExitStack() as servers:
+
+        def start(**asked: Any) -> MembershipServer:
+            server = servers.enter_context(membership_server(tmp_path, **asked))
+            monkeypatch.setenv("RAFTLOG_CLIENT_ADDR", server.address)
+            return server
+
+        yield start
+
+
+@pytest.fixture
+def command(capfd: pytest.CaptureFixture[str]) -> Command:
+    """Runs a command; its output. What it says on stderr has to be `errors`."""
+
+    def run_command(*arguments: str, code: int = 0, errors: str = "") -> str:
+        found = run([*arguments, "--insecure"])
+        output, said = capfd.readouterr()
+        assert (found, said) == (code, errors), output
+        return output
+
+    return run_command
+
+
+# ── members ─────────────────────────────────────────────────────────────────────────────────────────
+
+FOUND = (
+    FakeCandidate("one", "", "directory", gossip_address="10.0.0.1:8401", since=NOW - 7200),
+    FakeCandidate("three", "three:8400", gossip_address="10.0.0.3:8401", status="failed", since=NOW - 45),
+    FakeCandidate("four", "four:8400", role="joining", gossip_address="10.0.0.4:8401"),
+    FakeCandidate("web [1]", "", cluster_id="", version="", gossip_address="10.0.0.9:7946"),
+)
+AUTOPILOT = FakeReport(
+    servers=(
+        FakeServerReport("one", is_leader=True, reason="it leads"),
+        FakeServerReport("four", is_member=False, is_voter=False, reason="its certificate is not trusted"),
+    )
+)
+
+
+@pytest.fixture
+def found(serve: Serve) -> MembershipServer:
+    server = serve(source=FakeSource(*FOUND), autopilot=FakeAutopilot(AUTOPILOT))
+    server.log.members += (FakeMember("two", "two:8400"), FakeMember("three", "three:8400"))
+    return server
+
+
+def test_members_are_a_table_and_what_does_not_fit(found: MembershipServer, command: Command) -> None:
+    head, four, one, three, two, web, *remarks = command("members").splitlines()
+
+    assert head.split() == ["server", "address", "gossip", "seen", "raft", "version"]
+    assert re.fullmatch(rf"one +{found.address} +10.0.0.1:8401 +alive for 2h +leader +0.1.0 *", one)
+    assert re.fullmatch(r"two +two:8400 +no +voter *", two)
+    assert re.fullmatch(r"three +three:8400 +10.0.0.3:8401 +failed for 45s +voter +0.1.0 *", three)
+    assert re.fullmatch(r"four +four:8400 +10.0.0.4:8401 +alive +no member +0.1.0 *", four)
+    assert re.fullmatch(r"web \[1\] +\? +10.0.0.9:7946 +alive +no member *", web)
+    assert remarks == [
+        "four: not a member yet: it waits to be let in",
+        "four: its certificate is not trusted",
+        "three: failed, still counts for the quorum",
+        "two: a member, not found by discovery",
+        "web [1]: no server of raftlog: it tells no rpc_addr",
+        "as one sees it; cluster cluster",
+    ]
+
+
+def test_members_are_lines_of_json_for_programs(found: MembershipServer, command: Command) -> None:
+    rows = {row["name"]: row for row in map(json.loads, command("members", "one", "--json").splitlines())}
+
+    assert list(rows) == ["four", "one", "three", "two", "web [1]"]
+    assert rows["four"] == {
+        "name": "four", "address": "four:8400", "gossip_address": "10.0.0.4:8401", "status": "alive",
+        "status_s": 0.0, "raft_role": "", "version": "0.1.0", "directory_id": "", "cluster_id": "cluster",
+        "remarks": ["not a member yet: it waits to be let in"], "reason": "its certificate is not trusted",
+    }  # fmt: skip
+    assert (rows["three"]["status"], rows["three"]["status_s"], rows["three"]["raft_role"]) == (
+        "failed",
+        45,
+        "voter",
+    )
+
+
+def test_members_are_told_also_where_nobody_says_why(serve: Serve, command: Command) -> None:
+    serve(source=FakeSource(*FOUND), autopilot=None)
+
+    assert "four: not a member yet: it waits to be let in" in command("members")
+
+
+@pytest.mark.parametrize(
+    ("asked", "arguments", "code", "line"),
+    [
+        ({"source": None}, ["members"], 1, "UNIMPLEMENTED: this server does not look for others .*"),
+        ({}, ["members", "nine"], 2, "nine is no member; `raftlog servers` lists them"),
+        ({"autopilot": None}, ["autopilot"], 1, "UNIMPLEMENTED: this cluster's engine has no autopilot: .*"),
+        ({"autopilot": None}, ["autopilot", "off"], 1, "UNIMPLEMENTED: this cluster's engine has no autopilot: .*"),
+        ({"gossip": None}, ["keys", "list"], 1, "UNIMPLEMENTED: this server does not gossip, so there are no keys .*"),
+        ({"gossip": None}, ["keys", "rotate", key_id(OLD)], 1, "UNIMPLEMENTED: this server does not gossip, .*"),
+    ],
+)  # fmt: skip
+def test_what_the_server_lacks_is_one_line(
+    serve: Serve,
+    capfd: pytest.CaptureFixture[str],
+    asked: dict[str, Any],
+    arguments: list[str],
+    code: int,
+    line: str,
+) -> None:
+    serve(**asked)
+
+    assert run([*arguments, "--insecure"]) == code
+
+    output, errors = capfd.readouterr()
+    assert output == ""
+    assert re.fullmatch(f"raftlog: {line}\n", errors)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0, "0s"),
+        (0.4, "0s"),
+        (119.4, "119s"),
+        (120.0, "2m"),
+        (7199.0, "119m"),
+        (7200.0, "2h"),
+        (172_800.0, "2d"),
+    ],
+)
+def test_how_long_is_told_in_one_unit(seconds: float, text: str) -> None:
+    assert shown_duration(seconds) == text
+
+
+# ── the autopilot ───────────────────────────────────────────────────────────────────────────────────
+
+REPORT = FakeReport(
+    is_healthy=False,
+    voters_max=5,
+    servers=(
+        FakeServerReport("four", "four:8400", "alive", is_member=False, is_voter=False, last_contact_s=None,
+                         trailing_entries=None, reason="it is of another cluster"),
+        FakeServerReport("one", "one:8400", is_leader=True, healthy_since_s=7200.0, last_contact_s=0.0, reason="leads"),
+        FakeServerReport("three", "three:8400", "failed", is_healthy=False, healthy_since_s=45.0, last_contact_s=46.0,
+                         trailing_entries=1200, reason="not heard of for 46 s"),
+        FakeServerReport("two", "two:8400", "", last_contact_s=0.05, trailing_entries=3, reason="healthy"),
+    ),
+    advice=("three stays [for now]: it is removed after 24 h",),
+    last_actions=tuple(FakeActionReport(number, f"action {number}") for number in range(11))
+    + (FakeActionReport(10**18, "let four in", "it did not answer"),),
+)  # fmt: skip
+
+
+def test_the_autopilot_says_what_it_thinks_and_why(serve: Serve, command: Command) -> None:
+    serve(autopilot=FakeAutopilot(REPORT))
+
+    lines = command("autopilot").splitlines()
+
+    assert lines[:2] == [
+        "the autopilot acts",
+        "NOT every member is healthy; 1 voter may fail without loss of the quorum; at most 5 vote",
+    ]
+    assert lines[2].split() == ["server", "address", "role", "health", "last", "contact", "behind", "seen"]
+    assert re.fullmatch(r"four +four:8400 +no member +healthy for 60s +\? +\? +alive *", lines[3])
+    assert re.fullmatch(r"one +one:8400 +leader +healthy for 2h +- +0 +alive *", lines[4])
+    assert re.fullmatch(r"three +three:8400 +voter +NOT healthy for 45s +46s ago +1,200 +failed *", lines[5])
+    assert re.fullmatch(r"two +two:8400 +voter +healthy for 60s +0.1s ago +3 +no *", lines[6])
+    assert lines[7:12] == [
+        "four: it is of another cluster",
+        "three: not heard of for 46 s",
+        "",
+        "next:",
+        "- three stays [for now]: it is removed after 24 h",
+    ]
+    assert lines[12:14] == ["", "done:"]
+    assert len(lines[14:]) == 10
+    assert lines[-1] == "- 2001-09-09T01:46:40.000Z  let four in; failed: it did not answer"
+
+
+def test_the_autopilot_is_an_object_of_json_for_programs(serve: Serve, command: Command) -> None:
+    serve(autopilot=FakeAutopilot(REPORT))
+
+    found = json.loads(command("autopilot", "show", "--json"))
+
+    assert (found["mode"], found["is_healthy"], found["failure_tolerance"], found["voters_max"]) == (
+        "act",
+        False,
+        1,
+        5,
+    )
+    assert [(one["name"], one["last_contact_s"]) for one in found["servers"]] == [
+        ("four", None), ("one", 0.0), ("three", 46.0), ("two", 0.05),
+    ]  # fmt: skip
+    assert len(found["last_actions"]) == 12
+    assert found["last_actions"][-1] == {"time": 10**18, "text": "let four in", "error": "it did not answer"}
+
+
+@pytest.mark.parametrize(
+    ("tolerance", "healthy", "line"),
+    [
+        (0, True, "every member is healthy; no voter may fail without loss of the quorum"),
+        (2, True, "every member is healthy; 2 voters may fail without loss of the quorum"),
+    ],
+)
+def test_how_many_may_fail_is_said(
+    serve: Serve, command: Command, tolerance: int, healthy: bool, line: str
+) -> None:
+    serve(autopilot=FakeAutopilot(FakeReport(failure_tolerance=tolerance, is_healthy=healthy)))
+
+    assert command("autopilot") == f"the autopilot acts\n{line}\n"
+
+
+def test_one_that_only_advises_says_what_it_would_do(serve: Serve, command: Command) -> None:
+    serve(autopilot=FakeAutopilot(FakeReport(mode="advise", advice=("let four in",))))
+
+    assert command("autopilot").endswith("\nwhat it would do, and what holds it back:\n- let four in\n")
+
+
+def test_one_that_is_off_judges_nobody(serve: Serve, command: Command) -> None:
+    serve(autopilot=FakeAutopilot(FakeReport(mode="off")))
+
+    assert (
+        command("autopilot") == "the autopilot is off: members are changed, and learners promoted, by hand\n"
+    )
+
+
+def test_the_autopilot_is_switched(serve: Serve, command: Command) -> None:
+    server = serve()
+    assert server.autopilot is not None
+
+    assert command("autopilot", "advise") == "the autopilot only advises: members are changed by hand\n"
+    assert server.autopilot.now.mode == "advise"
+    assert json.loads(command("autopilot", "act", "--json")) == {"mode": "act"}
+    assert server.autopilot.now.mode == "act"
+
+
+# ── leaving ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_server_that_leaves_is_told(serve: Serve, command: Command) -> None:
+    server = serve()
+
+    assert command("leave", "one") == (
+        f"one is no member\none at {server.address} was told: it serves no more and has left the gossip; "
+        "stop it when you like\n"
+    )
+    assert (server.log.asked, server.departed) == ([("leave", "one")], 1)
+
+
+def test_a_server_that_cannot_be_told_is_removed_all_the_same(serve: Serve, command: Command) -> None:
+    server = serve()
+    server.log.members += (FakeMember("two", server.address),)  # where another one is now
+
+    assert command("leave", "two") == (
+        f"two is no member\ntwo at {server.address} could not be told: INVALID_ARGUMENT: id: this server is one, not "
+        "two: ask that one; if it runs, stop it\n"
+    )
+    assert (server.log.asked, server.departed) == ([("leave", "two")], 0)
+
+
+def test_one_that_is_no_member_is_not_told(serve: Serve, command: Command) -> None:
+    server = serve()
+
+    assert command("leave", "nine") == "nine is no member\n"
+    assert server.departed == 0
+
+
+# ── keys ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("options", "size"), [((), 32), (("--bytes", "16"), 16), (("--bytes", "24"), 24)])
+def test_a_key_is_made_without_a_server(
+    capfd: pytest.CaptureFixture[str], options: tuple[str, ...], size: int
+) -> None:
+    made = []
+    for _ in range(2):
+        assert run(["keys", "generate", *options]) == 0
+        made.append(capfd.readouterr().out)
+
+    assert [len(parse_key(one)) for one in made] == [size, size]
+    assert made[0] != made[1]
+
+
+def test_a_key_has_one_of_three_sizes(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["keys", "generate", "--bytes", "20"]) == 2
+
+    assert capfd.readouterr().err == "raftlog: --bytes is 20: a key has 16, 24 or 32\n"
+
+
+def test_keys_are_listed_by_their_ids(serve: Serve, command: Command) -> None:
+    serve(gossip=FakeKeyrings(one=[NEW, OLD], two=[NEW]))
+
+    head, *rows = command("keys", "list").splitlines()
+    found = json.loads(command("keys", "list", "--json"))
+
+    assert head.split() == ["key", "members", "primary", "of"]
+    expected = {key_id(OLD): "1 of 2 0 of 2", key_id(NEW): "2 of 2 2 of 2"}
+    assert {row.split()[0]: " ".join(row.split()[1:]) for row in rows} == expected
+    assert (found["members"], found["answers"], found["errors"]) == (2, 2, {})
+    assert {"id": key_id(OLD), "members": 1, "primary_members": 0} in found["keys"]
+
+
+def test_without_keys_the_gossip_is_in_the_clear(serve: Serve, command: Command) -> None:
+    serve(gossip=FakeKeyrings(one=[], two=[]))
+
+    assert command("keys", "list") == "no keys: the gossip is not encrypted\n"
+
+
+def test_a_list_that_is_not_whole_says_so(serve: Serve, command: Command) -> None:
+    gossip = FakeKeyrings(one=[NEW], two=[NEW])
+    gossip.silent["list"] = {"two"}
+    serve(gossip=gossip)
+
+    assert command("keys", "list", code=1).splitlines()[-1] == "1 of 2 members answered"
+    assert json.loads(command("keys", "list", "--json", code=1))["answers"] == 1
+
+
+def test_a_key_comes_as_an_argument_from_stdin_from_a_file_or_by_its_id(
+    serve: Serve, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gossip = FakeKeyrings(one=[OLD])
+    serve(gossip=gossip)
+    file = tmp_path / "keys"
+    file.write_text(f"# the first counts\n{text_of(THIRD)}\n{text_of(OLD)}\n")
+    file.chmod(0o600)
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{text_of(NEW)}\n"))
+
+    assert command("keys", "install", "-") == f"every member has the key {key_id(NEW)}: 1 of 1\n"
+    command("keys", "install", "--file", str(file))
+    command("keys", "install", text_of(THIRD))
+    assert gossip.keyrings["one"] == [OLD, NEW, THIRD]
+
+    assert (
+        command("keys", "use", key_id(NEW)) == f"every member encrypts with the key {key_id(NEW)}: 1 of 1\n"
+    )
+    assert (
+        command("keys", "remove", key_id(OLD))
+        == f"every member does not have the key {key_id(OLD)}: 1 of 1\n"
+    )
+    assert json.loads(command("keys", "remove", key_id(THIRD), "--json"))["key_id"] == key_id(THIRD)
+    assert gossip.keyrings["one"] == [NEW]
+
+
+def test_what_is_no_key_is_not_quoted(
+    serve: Serve, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gossip = FakeKeyrings(one=[OLD])
+    serve(gossip=gossip)
+    monkeypatch.setattr("sys.stdin", io.StringIO("c2VjcmV0\n"))
+    six = "6 bytes, where 16, 24 or 32 are needed; `raftlog keys generate` makes one\n"
+
+    command("keys", "install", "-", code=2, errors=f"raftlog: stdin: line or item 1: {six}")
+    command("keys", "install", "c2VjcmV0", code=2, errors=f"raftlog: KEY: line or item 1: {six}")
+    for arguments in ([], [text_of(NEW), "--file", "keys"]):
+        command(
+            "keys", "install", *arguments, code=2,
+            errors="raftlog: which key? give KEY, the ID of one that members have, - for stdin, or --file FILE\n",
+        )  # fmt: skip
+    assert gossip.asked == []
+
+
+def test_what_not_all_have_done_is_told_with_the_reasons(serve: Serve, command: Command) -> None:
+    gossip = FakeKeyrings(one=[OLD], two=[OLD], three=[OLD])
+    gossip.silent["install"] = {"two", "three"}
+    serve(gossip=gossip)
+
+    assert command("keys", "install", text_of(NEW), code=1) == (
+        f"1 of 3 members answered\nnot every member has the key {key_id(NEW)} now; see to them, and run this again\n"
+    )
+
+
+def test_what_would_part_members_is_refused(serve: Serve, command: Command) -> None:
+    gossip = FakeKeyrings(one=[OLD, NEW], two=[OLD])
+    serve(gossip=gossip)
+
+    command(
+        "keys", "use", key_id(NEW), code=1,
+        errors=f"raftlog: FAILED_PRECONDITION: 1 of 2 members are known to have the key {key_id(NEW)}: those without "
+        "it would understand nobody; install it on all first, and see that all of them answer\n",
+    )  # fmt: skip
+    assert not gossip.hurt
+
+
+# ── changing to another key ─────────────────────────────────────────────────────────────────────────
+
+
+def test_members_change_to_a_new_key_and_understand_each_other_all_the_time(
+    serve: Serve, capfd: pytest.CaptureFixture[str]
+) -> None:
+    gossip = FakeKeyrings(one=[OLD], two=[OLD, THIRD], three=[OLD])
+    serve(gossip=gossip)
+
+    assert run(["keys", "rotate", "--insecure"]) == 0
+
+    output, said = capfd.readouterr()
+    new = parse_key(output)
+    assert gossip.keyrings == {"one": [new], "two": [new], "three": [new]}
+    assert not gossip.hurt
+    removed = [f"3 of 3 members have removed the key {old}" for old in sorted((key_id(OLD), key_id(THIRD)))]
+    assert said.splitlines() == [
+        f"3 of 3 members have the key {key_id(new)}", "3 of 3 members encrypt with it", *removed,
+    ]  # fmt: skip
+    assert output.strip() not in said
+
+
+@pytest.mark.parametrize(
+    ("action", "keyrings", "words"),
+    [
+        ("list", ([OLD], [OLD]), "1 of 2 members answered when asked to say which keys there are"),
+        ("install", ([OLD, NEW], [OLD]), f"1 of 2 members answered when asked to install {key_id(NEW)}"),
+        ("use", ([NEW, OLD], [OLD, NEW]), f"1 of 2 members answered when asked to use {key_id(NEW)}"),
+        ("remove", ([NEW], [NEW, OLD]), f"1 of 2 members answered when asked to remove {key_id(OLD)}"),
+    ],
+)  # fmt: skip
+def test_it_stops_where_a_member_does_not_answer_and_goes_on_later(
+    serve: Serve,
+    capfd: pytest.CaptureFixture[str],
+    action: str,
+    keyrings: tuple[list[bytes], list[bytes]],
+    words: str,
+) -> None:
+    gossip = FakeKeyrings(one=[OLD], two=[OLD])
+    gossip.silent[action] = {"two"}
+    serve(gossip=gossip)
+
+    assert run(["keys", "rotate", text_of(NEW), "--insecure"]) == 1
+    errors = capfd.readouterr().err.splitlines()
+    assert f"raftlog: {words}" in errors
+    assert errors[-1].startswith("raftlog: Stopped: ")
+    assert (f"run `raftlog keys rotate {key_id(NEW)}` then" in errors[-1]) == (action != "list")
+    assert (gossip.keyrings["one"], gossip.keyrings["two"]) == keyrings
+    assert gossip.all_understand_each_other
+
+    gossip.silent.clear()
+    again = text_of(NEW) if action == "list" else key_id(NEW)
+    assert run(["keys", "rotate", again, "--insecure"]) == 0
+    assert gossip.keyrings == {"one": [NEW], "two": [NEW]}
+    assert not gossip.hurt
+
+
+def test_it_does_not_begin_while_a_member_is_away(serve: Serve, command: Command) -> None:
+    gossip = FakeKeyrings(one=[OLD])
+    source = FakeSource(FakeCandidate("one"), FakeCandidate("two", status="failed"))
+    server = serve(gossip=gossip, source=source)
+    server.log.members += (FakeMember("two", "two:8400"), FakeMember("three", "three:8400"))
+
+    command(
+        "keys", "rotate", text_of(NEW), code=1,
+        errors="raftlog: not there: three (not seen), two (failed): a server that misses the new key cannot come back by "
+        "itself. Nothing was changed.\nraftlog: Start it, or remove it for good (`raftlog leave NAME`). Or give "
+        "--without-absent: then, before it is started, put the new key into its --gossip-key-file and delete "
+        "gossip-keys.json in its data directory\n",
+    )  # fmt: skip
+    assert gossip.keyrings == {"one": [OLD]}
+
+    said = (
+        f"1 of 1 members have the key {key_id(NEW)}\n1 of 1 members encrypt with it\n"
+        f"1 of 1 members have removed the key {key_id(OLD)}\n"
+    )
+    command("keys", "rotate", text_of(NEW), "--without-absent", errors=said)
+    assert gossip.keyrings == {"one": [NEW]}
+
+
+def test_there_is_nothing_to_rotate_where_nothing_is_encrypted(
+    serve: Serve, capfd: pytest.CaptureFixture[str]
+) -> None:
+    serve(gossip=FakeKeyrings(one=[]))
+
+    assert run(["keys", "rotate", text_of(NEW), "--insecure"]) == 1
+
+    assert "the gossip is not encrypted, so there is nothing to rotate" in capfd.readouterr().err
