@@ -1,0 +1,391 @@
+"""What is taken in, what is refuted, and what is told of it. Source: SWIM 4.2."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+
+import pytest
+
+from raftlog.engine import Note
+from raftlog.serf.messages import Alive, Dead, NodeState, PushPull, State, Suspect
+from raftlog.serf.swim.members import INCARNATION_MAX
+from tests.raftlog.serf.swim.one import ELSEWHERE, ME, QUIET, SPOKEN, One, alive, at
+
+
+@pytest.fixture
+def one() -> One:
+    one = One()
+    one.know("a", "b", "c", "d")
+    return one
+
+
+def rumours(one: One) -> list[object]:
+    """What it would tell anybody now."""
+    one.said()
+    one.node.send(at("z"), b"", one.now)
+    return list(one.said()[0][2:])
+
+
+def known(one: One, name: str) -> tuple[State, int]:
+    member = one.node.members[name]
+    return member.state, member.incarnation
+
+
+def kill(one: One, name: str, *, incarnation: int = 1) -> None:
+    one.hear(Dead(incarnation, name, accuser="c"))
+    one.tell_all()
+    one.told.news.clear()
+
+
+# ── others ──
+
+
+def test_newcomer_is_taken_in_and_told_of(one: One) -> None:
+    one.hear(alive("e"))
+
+    assert known(one, "e") == (State.ALIVE, 1)
+    assert one.told.news == [("joined", "e")]
+    assert rumours(one) == [alive("e")]
+    assert one.node.alive_count == 6
+
+
+def test_newer_alive_with_the_same_meta_is_no_news_for_the_protocol_above(one: One) -> None:
+    one.hear(alive("a", 2))
+
+    assert known(one, "a") == (State.ALIVE, 2)
+    assert one.told.news == []
+    assert rumours(one) == [alive("a", 2)]
+
+
+def test_newer_alive_with_other_meta_is(one: One) -> None:
+    one.hear(alive("a", 2, meta=b"tags"))
+
+    assert one.node.members["a"].meta == b"tags"
+    assert one.told.news == [("updated", "a")]
+
+
+def test_suspicion_and_refutation_leave_the_member_alive(one: One) -> None:
+    one.hear(Suspect(1, "a", accuser="c"))
+    assert known(one, "a") == (State.SUSPECT, 1)
+    assert rumours(one) == [Suspect(1, "a", accuser="c")]
+    assert one.node.alive_count == 5
+
+    one.hear(alive("a", 2))
+
+    assert known(one, "a") == (State.ALIVE, 2)
+    assert one.told.news == []
+    one.wake(1000.0)
+    assert "member did not refute" not in one.notes
+
+
+def test_suspected_member_that_does_not_refute_is_dead(one: One) -> None:
+    one.hear(Suspect(1, "a", accuser="c"))
+    one.tell_all()
+
+    one.wake(one.now + 23.9)
+    assert known(one, "a") == (State.SUSPECT, 1)
+    one.wake(one.now + 0.1)
+
+    assert known(one, "a") == (State.DEAD, 1)
+    assert one.told.news == [("dead", "a")]
+    assert Dead(1, "a", accuser=ME) in rumours(one)
+    assert "member did not refute" in one.notes
+
+
+def test_confirmations_shorten_the_time_to_refute(one: One) -> None:
+    for accuser in ("c", "d", "b", "e"):
+        one.hear(Suspect(1, "a", accuser=accuser))
+    assert rumours(one) == [Suspect(1, "a", accuser="b")]  # two more were wanted: that of e is not told
+
+    one.wake(one.now + 4.0)
+
+    assert known(one, "a") == (State.DEAD, 1)
+
+
+def test_second_suspicion_at_a_newer_incarnation_begins_anew(one: One) -> None:
+    one.hear(Suspect(1, "a", accuser="c"))
+    one.wake(20.0)
+
+    one.hear(Suspect(2, "a", accuser="c"))
+    one.wake(43.0)
+
+    assert known(one, "a") == (State.SUSPECT, 2)
+    one.wake(44.0)
+    assert known(one, "a") == (State.DEAD, 2)
+
+
+def test_member_that_says_of_itself_that_it_is_dead_has_left(one: One) -> None:
+    one.hear(Dead(1, "a", accuser="a"))
+
+    assert known(one, "a") == (State.LEFT, 1)
+    assert one.told.news == [("left", "a")]
+    assert rumours(one) == [Dead(1, "a", accuser="a")]
+
+
+@pytest.mark.parametrize("claim", [Suspect(1, "x", accuser="c"), Dead(1, "x", accuser="c")])
+def test_accusation_of_somebody_unknown_is_nothing(one: One, claim: Suspect | Dead) -> None:
+    one.hear(claim)
+
+    assert "x" not in one.node.members
+    assert rumours(one) == []
+
+
+@pytest.mark.parametrize(
+    ("state", "kind", "incarnation"), list(product(State, (Alive, Suspect, Dead), range(1, 3)))
+)
+def test_claims_of_old_incarnations_change_nothing_and_are_not_told(
+    one: One, state: State, kind: type, incarnation: int
+) -> None:
+    before: dict[State, list[Suspect | Dead]] = {
+        State.ALIVE: [],
+        State.SUSPECT: [Suspect(3, "a", accuser="c")],
+        State.DEAD: [Dead(3, "a", accuser="c")],
+        State.LEFT: [Dead(3, "a", accuser="a")],
+    }
+    one.hear(alive("a", 3), *before[state])
+    one.tell_all()
+    one.told.news.clear()
+    was = one.node.members["a"]
+
+    one.hear(alive("a", incarnation) if kind is Alive else kind(incarnation, "a", accuser="d"))
+
+    assert one.node.members["a"] == was
+    assert one.told.news == []
+    assert one.node.rumours_waiting == 0
+
+
+@pytest.mark.parametrize("accuser", ["c", "a"])
+def test_who_is_gone_and_comes_back_at_an_old_incarnation_is_told_to_refute(one: One, accuser: str) -> None:
+    one.hear(alive("a", 5), Dead(5, "a", accuser=accuser))
+    one.tell_all()
+
+    one.hear(alive("a", 1))
+
+    assert one.said() == [(at("a"), Suspect(5, "a", accuser=ME))]
+    one.hear(alive("a", 6))
+    assert known(one, "a") == (State.ALIVE, 6)
+    assert one.told.news[-1] == ("joined", "a")
+
+
+def test_name_of_a_member_that_left_may_have_another_address(one: One) -> None:
+    one.hear(Dead(1, "a", accuser="a"))
+    one.tell_all()
+
+    one.hear(alive("a", 1, address=ELSEWHERE))
+    assert one.said() == [(ELSEWHERE, Suspect(1, "a", accuser=ME))]
+    one.hear(alive("a", 2, address=ELSEWHERE))
+
+    assert one.node.members["a"].address == ELSEWHERE
+    assert one.told.news == [("left", "a"), ("joined", "a")]
+
+
+@pytest.mark.parametrize(("reclaim_s", "after_s"), [(0.0, 30.0), (5.0, 5.0), (60.0, 60.0)])
+def test_name_of_a_dead_member_may_have_another_address_after_a_while(
+    reclaim_s: float, after_s: float
+) -> None:
+    one = One(replace(QUIET, dead_reclaim_s=reclaim_s))
+    one.know("a")
+    kill(one, "a")
+
+    one.now += after_s
+    one.hear(alive("a", 2, address=ELSEWHERE))
+    assert one.told.news == [("conflict", f"a {at('a')} {ELSEWHERE}")]
+    one.now += 0.1
+    one.hear(alive("a", 2, address=ELSEWHERE))
+
+    assert one.told.news[1:] == [("joined", "a")]
+    assert one.node.members["a"].address == ELSEWHERE
+
+
+@pytest.mark.parametrize("name", ["a", ME])
+def test_name_of_somebody_alive_is_not_given_away(one: One, name: str) -> None:
+    one.hear(alive(name, 9, address=ELSEWHERE))
+
+    assert one.node.members[name].address == at(name)
+    assert one.told.news == [("conflict", f"{name} {at(name)} {ELSEWHERE}")]
+    assert one.node.refused == {"name of another address": 1}
+    assert one.node.incarnation == 1
+
+
+def test_who_the_protocol_above_refuses_is_not_taken_in(one: One) -> None:
+    one.told.refused_names = {"e"}
+
+    one.hear(alive("e"))
+
+    assert "e" not in one.node.members
+    assert one.node.refused == {"refused by the application": 1}
+
+
+@pytest.mark.parametrize(
+    ("claim", "why"),
+    [
+        (alive("", address=ELSEWHERE), "name empty or too long"),
+        (alive("e", versions=SPOKEN._replace(protocol_min=0)), "versions make no sense"),
+        (alive("e", versions=SPOKEN._replace(protocol_min=3, protocol_max=2)), "versions make no sense"),
+    ],
+)
+def test_claim_that_nobody_can_make_is_refused(one: One, claim: Alive, why: str) -> None:
+    before = dict(one.node.members)
+
+    one.hear(claim)
+
+    assert dict(one.node.members) == before
+    assert one.node.refused == {why: 1}
+
+
+# ── this node ──
+
+
+@pytest.mark.parametrize(
+    ("claim", "incarnation"),
+    [
+        (Suspect(1, ME, accuser="a"), 2),
+        (Suspect(7, ME, accuser="a"), 8),
+        (Dead(1, ME, accuser="a"), 2),
+        (Dead(7, ME, accuser=ME), 8),
+        (alive(ME, 1, meta=b"of a former life"), 2),
+        (alive(ME, 4), 5),
+    ],
+)
+def test_node_refutes_what_is_not_so_and_thinks_worse_of_its_health(
+    one: One, claim: Alive | Suspect | Dead, incarnation: int
+) -> None:
+    one.hear(claim)
+
+    assert one.node.incarnation == incarnation
+    assert rumours(one) == [alive(ME, incarnation)]
+    assert one.node.health_score == 1
+    assert known(one, ME) == (State.ALIVE, incarnation)
+
+
+@pytest.mark.parametrize(
+    "claim", [Suspect(1, ME, accuser="a"), Dead(1, ME, accuser="a"), alive(ME, 1), alive(ME, 2)]
+)
+def test_node_does_not_refute_what_is_old_or_true(one: One, claim: Alive | Suspect | Dead) -> None:
+    one.hear(Suspect(1, ME, accuser="a"))
+    one.tell_all()
+
+    one.hear(claim)
+
+    assert one.node.incarnation == 2
+    assert rumours(one) == []
+
+
+def test_new_meta_is_told_at_a_newer_incarnation(one: One) -> None:
+    one.node.set_meta(b"tags", one.now)
+
+    assert one.node.incarnation == 2
+    assert rumours(one) == [alive(ME, 2, meta=b"tags")]
+    assert one.told.news == [("updated", ME)]
+
+
+def test_too_much_meta_is_refused_and_changes_nothing(one: One) -> None:
+    with pytest.raises(ValueError, match="meta has 513 bytes; a member can have 512 at most"):
+        one.node.set_meta(b"x" * 513, one.now)
+
+    assert one.node.incarnation == 1
+
+
+def test_incarnations_end_at_the_last_one(one: One) -> None:
+    for _ in range(3):
+        one.hear(Suspect(INCARNATION_MAX, ME, accuser="a"))
+
+    assert one.node.incarnation == INCARNATION_MAX
+    assert rumours(one) == [alive(ME, INCARNATION_MAX)]
+
+
+def test_member_at_the_last_incarnation_is_back_once_it_has_been_forgotten() -> None:
+    one = One()
+    one.know("a", "b")
+    one.hear(alive("a", INCARNATION_MAX), Dead(INCARNATION_MAX, "a", accuser="c"))
+    one.tell_all()
+
+    one.hear(alive("a", INCARNATION_MAX))
+    assert known(one, "a") == (State.DEAD, INCARNATION_MAX)
+    for second in range(40):
+        one.wake(float(second))
+        one.hear(alive("b", 10 + second))
+    one.hear(alive("a", INCARNATION_MAX))
+
+    assert known(one, "a") == (State.ALIVE, INCARNATION_MAX)
+
+
+# ── leaving ──
+
+
+def test_leaving_is_told_as_own_death_until_it_has_been_told_often_enough(one: One) -> None:
+    one.node.leave(one.now)
+
+    assert one.told.news == [("left", ME)]
+    told = []
+    while not one.node.has_told_leave:
+        told.append(rumours(one))
+    assert told == [[Dead(1, ME, accuser=ME)]] * 4
+    assert one.node.has_left
+
+
+def test_who_left_refutes_nothing_and_stays_away(one: One) -> None:
+    one.node.leave(one.now)
+    one.tell_all()
+
+    one.hear(Suspect(1, ME, accuser="a"), Dead(1, ME, accuser="a"), alive(ME, 5))
+    one.node.set_meta(b"tags", one.now)
+    one.node.leave(one.now)
+
+    assert rumours(one) == []
+    assert known(one, ME) == (State.LEFT, 1)
+
+
+def test_leaving_with_nobody_there_is_told_at_once() -> None:
+    one = One()
+
+    one.node.leave(0.0)
+
+    assert one.node.has_told_leave
+
+
+# ── forgetting ──
+
+
+def test_only_who_is_gone_can_be_forgotten(one: One) -> None:
+    kill(one, "a")
+    one.node.leave(one.now)
+
+    for name in ("a", "b", ME, "x"):
+        one.node.forget(name)
+
+    assert sorted(one.node.members) == ["b", "c", "d", ME]
+
+
+def test_forgotten_member_may_begin_again(one: One) -> None:
+    one.hear(alive("a", 5))
+    kill(one, "a", incarnation=5)
+    one.node.forget("a")
+
+    one.hear(alive("a", 1))
+
+    assert known(one, "a") == (State.ALIVE, 1)
+
+
+def test_dead_member_falls_out_of_what_is_told_but_stays_known(one: One) -> None:
+    kill(one, "a")
+    for second in range(40):
+        one.wake(float(second))
+        one.hear(*(alive(name, 10 + second) for name in "bcd"))
+    one.said()
+
+    one.ask(PushPull((), b"", False))
+    [(_, state)] = one.said()
+
+    assert [node.node for node in state.nodes if node.node == "a"] == []
+    assert known(one, "a") == (State.DEAD, 1)
+    a = NodeState("a", at("a"), b"", 1, State.ALIVE, SPOKEN)
+    one.ask(PushPull((a,), b"", True))
+    assert NodeState("a", at("a"), b"", 1, State.DEAD, SPOKEN) in one.said()[0][1].nodes
+
+
+def test_refutation_is_noted(one: One) -> None:
+    one.hear(Suspect(1, ME, accuser="a"))
+
+    assert Note("refuted", {"accused": 1, "incarnation": 2}) in one.node.drain()
