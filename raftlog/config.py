@@ -5,6 +5,7 @@ A field is a key: `rpc_port` is `--rpc-port`, `RAFTLOG_RPC_PORT`, and `rpc-port`
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 from collections.abc import Sequence
@@ -42,6 +43,7 @@ from raftlog.net.addresses import split_address
 
 if TYPE_CHECKING:
     import logstore
+    from raftlog.autopilot.settings import AutopilotSettings
     from raftlog.net.tls import TlsFiles
     from raftlog.raft.config import RaftConfig
 
@@ -443,6 +445,21 @@ class ServerConfig(BaseSettings):
             election_timeout_s_max=times[2] / 1000,
             persist_timeout_s=self.persist_timeout_ms / 1000,
             first_leader=None if self.first_leader is None else NodeId(self.first_leader),
+        )
+
+    def autopilot_settings(self) -> AutopilotSettings:
+        """The part of these settings that the autopilot takes."""
+        from raftlog.autopilot.settings import AutopilotSettings  # late, as the others
+
+        removed_after_ms = self.autopilot_remove_failed_ms
+        return AutopilotSettings(
+            mode=self.autopilot_mode,
+            last_contact_s_max=self.autopilot_last_contact_ms_max / 1000,
+            trailing_entries_max=self.autopilot_trailing_entries_max,
+            stabilisation_s=self.autopilot_stabilisation_ms / 1000,
+            voters_max=self.autopilot_voters_max,
+            voters_min=self.autopilot_voters_min,
+            remove_failed_after_s=math.inf if removed_after_ms is None else removed_after_ms / 1000,
         )
 
     def log_config(self) -> logstore.Config:

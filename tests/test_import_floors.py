@@ -123,7 +123,7 @@ RULES = {
         ("pysyncobj",),
     ),  # loaded by its name only
     "raftlog.config": Rule(
-        (*BASE, *EMBED, "raftlog.engine", "raftlog.raft.config", "raftlog.net", "raftlog.config_keys", "raftlog.config_peers",
+        (*BASE, *EMBED, "raftlog.autopilot.settings", "raftlog.engine", "raftlog.raft.config", "raftlog.net", "raftlog.config_keys", "raftlog.config_peers",
          "raftlog.config_values"),
         ("pydantic", "pydantic_settings"),
     ),

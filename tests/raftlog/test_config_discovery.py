@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from pathlib import Path
 
 import pytest
 
+from raftlog.autopilot.settings import AutopilotSettings
 from raftlog.config import ServerConfig
 from raftlog.config_sources import load_config
 from raftlog.errors import ConfigError
@@ -75,6 +77,19 @@ def test_settings_of_discovery_and_autopilot_have_units() -> None:
     assert (config.autopilot_trailing_entries_max, config.autopilot_stabilisation_ms) == (1000, 60_000)
     assert (config.autopilot_voters_max, config.autopilot_voters_min) == (5, 5)
     assert config.autopilot_remove_failed_ms is None
+
+
+def test_settings_reach_the_autopilot_and_their_defaults_are_its_own() -> None:
+    assert load().autopilot_settings() == AutopilotSettings()
+    assert load(
+        {"autopilot_mode": "off", "autopilot_last_contact_ms_max": "1500ms", "autopilot_trailing_entries_max": "7",
+         "autopilot_stabilisation_ms": "500ms", "autopilot_voters_max": "5", "autopilot_voters_min": "1",
+         "autopilot_remove_failed_ms": "1h"}
+    ).autopilot_settings() == AutopilotSettings(
+        mode="off", last_contact_s_max=1.5, trailing_entries_max=7, stabilisation_s=0.5, voters_max=5, voters_min=1,
+        remove_failed_after_s=3600.0,
+    )  # fmt: skip
+    assert load({"autopilot_remove_failed_ms": "off"}).autopilot_settings().remove_failed_after_s == math.inf
 
 
 @pytest.mark.parametrize(
