@@ -35,8 +35,10 @@ from raftlog.serf.queries import Queries, Running
 INTERNAL: Final = "_serf_"  # queries of Serf itself begin so
 PING: Final = "_serf_ping"  # answered by its acknowledgement alone
 TIMEOUT_S_MAX: Final = 3600.0  # of a query; one that came with a longer one is open for so long
+KEY_ASKS_MAX: Final = 3  # how often a member is asked to change its keys, where real Serf asks once
+NAMED_MAX: Final = 8  # members that one query names, so that it fits into a packet; of more, all are asked
 RELAY_PROTOCOL_MIN: Final = 5  # of memberlist, that a member must speak to pass an answer on
-RELAY_FACTOR_MAX: Final = 16  # of a query that came: one packet must not cost hundreds
+RELAY_FACTOR_MAX: Final = 16  # one packet must not cost hundreds: a query that came with more gets so many
 # Queries answered per second, acknowledgements included. A forged source address would have this node send packets to
 # a stranger; beyond it queries are passed on, but not answered.
 ANSWERS_PER_SECOND_MAX: Final = 1000
@@ -84,14 +86,26 @@ class Asking:
             home.reply(event.request, error)
 
     def change_keys(self, event: ChangeKeys) -> None:
+        self._ask_for_keys(event, {}, missing=(), asks_left=KEY_ASKS_MAX)
+
+    def _ask_for_keys(
+        self, event: ChangeKeys, responses: dict[str, bytes], *, missing: tuple[str, ...], asks_left: int
+    ) -> None:
+        """Those missing are asked again: rumours do not reach everybody, and to do it twice changes nothing."""
         home = self._home
-        members = home.swim.alive_count
-        payload = encode(KeyRequest(b"" if event.action is KeyAction.LIST else event.key))
-        self._ask(
-            keys.QUERIES[event.action],
-            payload,
-            lambda result: home.reply(event.request, keys.tally(result.responses, members=members)),
-        )
+
+        def end(result: QueryResult) -> None:
+            responses.update(result.responses)
+            members = [member.name for member in home.table.here]
+            silent = tuple(name for name in members if name not in responses)
+            if silent and asks_left > 1:
+                self._ask_for_keys(event, responses, missing=silent, asks_left=asks_left - 1)
+            else:
+                home.reply(event.request, keys.tally(responses, members=len(members)))
+
+        key = b"" if event.action is KeyAction.LIST else event.key
+        named = missing if len(missing) <= NAMED_MAX else ()
+        self._ask(keys.QUERIES[event.action], encode(KeyRequest(key)), end, nodes=named)
 
     def resolve_conflict(self, other: Address) -> None:
         """Another claims this node's name: ask all others who has it."""
@@ -130,6 +144,8 @@ class Asking:
             timeout_s = queries.timeout_s(home.config, alive)
         if not 0 < timeout_s <= TIMEOUT_S_MAX:
             raise ValueError(f"timeout of a query: expected up to {TIMEOUT_S_MAX} s, found {timeout_s} s")
+        if not 0 <= relay_factor <= RELAY_FACTOR_MAX:
+            raise ValueError(f"relay factor: expected 0 to {RELAY_FACTOR_MAX}, found {relay_factor}")
         query = Query(
             time=self.queries.clock.time,
             id=home.random.getrandbits(31),

@@ -27,7 +27,10 @@ ACTIONS: Final = {name: action for action, name in QUERIES.items()}
 
 
 def answer(action: KeyAction, payload: bytes, keyring: Keyring) -> KeyResponse:
-    """What this node answers, after it did what it was asked for; without encryption it does nothing."""
+    """What this node answers, after it did what it was asked for; without encryption it does nothing.
+
+    To install what is there, or to remove what is not, is done already, so that the same may be asked twice.
+    """
     if keyring.is_empty:
         return KeyResponse(False, "No keyring to modify (encryption not enabled)")
     if action is KeyAction.LIST:
@@ -39,6 +42,8 @@ def answer(action: KeyAction, payload: bytes, keyring: Keyring) -> KeyResponse:
         return KeyResponse(False, f"Not a request for keys: {error}")
     if not isinstance(request, KeyRequest):
         return KeyResponse(False, "Not a request for keys")
+    if action is KeyAction.REMOVE and request.key not in keyring.keys:
+        return KeyResponse(True, "")
     change: Callable[[bytes], None] = {
         KeyAction.INSTALL: keyring.install,
         KeyAction.USE: keyring.use,

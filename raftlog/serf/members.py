@@ -162,16 +162,14 @@ class MemberTable:
         member = self._members.get(name)
         if member is None or member.status is Status.LEFT:
             return
-        if member.status is Status.LEAVING or said_so:
-            self._set_status(member, Status.LEFT)
-            self._news.append(MemberLeft(member.public()))
-        elif member.status is Status.ALIVE:
-            self._set_status(member, Status.FAILED)
-            self._news.append(MemberFailed(member.public()))
-        else:
+        has_left = said_so or member.status is Status.LEAVING
+        status = Status.LEFT if has_left else Status.FAILED
+        if member.status is status:
             return
+        self._set_status(member, status)
         member.gone_at = now
-        if member.is_pruned and member.status is Status.LEFT:
+        self._news.append(MemberLeft(member.public()) if has_left else MemberFailed(member.public()))
+        if member.is_pruned and has_left:
             self._forget(member)
 
     # ── what members say ──
