@@ -70,14 +70,16 @@ def _fields(found: Autopilot) -> dict[str, Any]:
 
 def _print(found: Autopilot) -> None:
     _say(f"the autopilot {MODES.get(found.mode, found.mode)}")
-    if found.mode != What.OFF and found.is_leader:
-        _say(_health(found))
     if found.servers:
+        _say(_health(found))
         _print_servers(found)
-    if found.advice:
-        _say("\nwhat it would do, and what holds it back:" if found.mode == What.ADVISE else "\nnext:")
+        if found.advice:
+            _say("\nwhat it would do, and what holds it back:" if found.mode == What.ADVISE else "\nnext:")
         for text in found.advice:
             _say(f"- {escape(text)}")
+    elif found.mode != What.OFF:  # it has not judged yet, and says why
+        for text in found.advice:
+            _say(escape(text))
     if found.last_actions:
         _say("\ndone:")
         for action in found.last_actions[-ACTIONS_SHOWN:]:

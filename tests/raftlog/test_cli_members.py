@@ -238,32 +238,43 @@ def test_the_autopilot_is_an_object_of_json_for_programs(serve: Serve, command: 
 
 
 @pytest.mark.parametrize(
-    ("tolerance", "healthy", "line"),
+    ("tolerance", "line"),
     [
-        (0, True, "every member is healthy; no voter may fail without loss of the quorum"),
-        (2, True, "every member is healthy; 2 voters may fail without loss of the quorum"),
+        (0, "every member is healthy; no voter may fail without loss of the quorum"),
+        (2, "every member is healthy; 2 voters may fail without loss of the quorum"),
     ],
 )
-def test_how_many_may_fail_is_said(
-    serve: Serve, command: Command, tolerance: int, healthy: bool, line: str
-) -> None:
-    serve(autopilot=FakeAutopilot(FakeReport(failure_tolerance=tolerance, is_healthy=healthy)))
+def test_how_many_may_fail_is_said(serve: Serve, command: Command, tolerance: int, line: str) -> None:
+    serve(autopilot=FakeAutopilot(AUTOPILOT._replace(failure_tolerance=tolerance)))
 
-    assert command("autopilot") == f"the autopilot acts\n{line}\n"
+    assert command("autopilot").splitlines()[1] == line
 
 
 def test_one_that_only_advises_says_what_it_would_do(serve: Serve, command: Command) -> None:
-    serve(autopilot=FakeAutopilot(FakeReport(mode="advise", advice=("let four in",))))
+    serve(autopilot=FakeAutopilot(AUTOPILOT._replace(mode="advise", advice=("would let four in",))))
 
-    assert command("autopilot").endswith("\nwhat it would do, and what holds it back:\n- let four in\n")
+    assert command("autopilot").endswith("\nwhat it would do, and what holds it back:\n- would let four in\n")
 
 
-def test_one_that_is_off_judges_nobody(serve: Serve, command: Command) -> None:
-    serve(autopilot=FakeAutopilot(FakeReport(mode="off")))
+@pytest.mark.parametrize(
+    ("report", "text"),
+    [
+        (
+            FakeReport(mode="off", is_healthy=False, advice=("it is off",)),
+            "the autopilot is off: members are changed, and learners promoted, by hand\n",
+        ),
+        (
+            FakeReport(is_healthy=False, failure_tolerance=0, advice=("this server has just begun to lead",)),
+            "the autopilot acts\nthis server has just begun to lead\n",
+        ),
+    ],
+)
+def test_one_that_has_judged_nobody_calls_nobody_unhealthy(
+    serve: Serve, command: Command, report: FakeReport, text: str
+) -> None:
+    serve(autopilot=FakeAutopilot(report))
 
-    assert (
-        command("autopilot") == "the autopilot is off: members are changed, and learners promoted, by hand\n"
-    )
+    assert command("autopilot") == text
 
 
 def test_the_autopilot_is_switched(serve: Serve, command: Command) -> None:
