@@ -27,9 +27,8 @@ class SwimConfig:
     push_pull_interval_s: float = 30.0  # whole states are exchanged with one member; longer beyond 32 members
     stream_timeout_s: float = 10.0  # for one exchange over a stream
     packet_bytes_max: int = 1400  # of a packet, rumours included
-    dead_reclaim_s: float = (
-        0.0  # after so long another address may take a dead member's name; 0: only after it left
-    )
+    # After so long another address may take a dead member's name; 0: after gossip_to_the_dead_s. After it left: at once.
+    dead_reclaim_s: float = 0.0
     members_max: int = 4096  # more are not taken in: a limit of this implementation
     rumours_max: int = 4096  # that wait to be sent; the oldest, most sent ones are dropped first
     packets_per_second_max: int = 10_000  # more are dropped unread
