@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import pytest
 
@@ -89,7 +90,7 @@ def test_primary_key_is_not_removed() -> None:
 
 def test_members_hear_each_other_at_every_step_of_a_rotation() -> None:
     n1, n2 = Keyring([OLD]), Keyring([OLD])
-    steps = [
+    steps: list[Callable[[], None]] = [
         lambda: n1.install(NEW),
         lambda: n2.install(NEW),
         lambda: n1.use(NEW),

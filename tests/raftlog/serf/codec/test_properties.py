@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from raftlog.serf.codec import envelopes, lzw, serf, streams, swim
@@ -19,6 +19,9 @@ from raftlog.serf.codec.swim import PacketMessage
 from raftlog.serf.messages import ConflictResponse, SerfMessage
 from tests.raftlog.serf.codec.made_by_go import KEY, MEMBERLIST, SERF
 from tests.raftlog.serf.codec.strategies import packet_messages, serf_messages, stream_messages
+
+RELAXED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # for a loaded machine
+THOROUGH = settings(RELAXED, max_examples=400)
 
 KINDS = st.sampled_from([*range(16), 244, 255])
 LIKE_PACKETS = st.builds(lambda kind, body: bytes([kind]) + body, KINDS, st.binary(max_size=200))
@@ -58,21 +61,25 @@ def understood_or_refused(act: Callable[[], object]) -> None:
         assert str(error)
 
 
+@RELAXED
 @given(packet_messages)
 def test_message_of_a_packet_comes_back(message: PacketMessage) -> None:
     assert swim.decode(swim.encode(message)) == message
 
 
+@RELAXED
 @given(stream_messages)
 def test_message_of_a_stream_comes_back(message: StreamMessage) -> None:
     assert streams.decode(streams.encode(message)) == message
 
 
+@RELAXED
 @given(serf_messages)
 def test_message_of_serf_comes_back(message: SerfMessage) -> None:
     assert serf.decode(serf.encode(message)) == message
 
 
+@RELAXED
 @given(
     st.lists(packet_messages, min_size=1, max_size=30),
     st.booleans(),
@@ -89,6 +96,7 @@ def test_packet_comes_back(messages: list[PacketMessage], has_crc: bool, keys: i
     assert len(packet) <= sum(map(len, parts)) + one.overhead() + envelopes.PART_BYTES * len(parts)
 
 
+@RELAXED
 @given(stream_messages, st.integers(0, 1), st.sampled_from(["", "blue"]), st.booleans(), st.data())
 def test_stream_comes_back_in_whatever_pieces(
     message: StreamMessage, keys: int, label: str, compression: bool, data: st.DataObject
@@ -106,6 +114,7 @@ def test_stream_comes_back_in_whatever_pieces(
     assert one.open_stream(reader.message_bytes) == message
 
 
+@RELAXED
 @given(stream_messages, st.integers(0, 1))
 def test_stream_is_not_whole_before_its_last_byte(message: StreamMessage, keys: int) -> None:
     sent = codec(keys).stream(message)
@@ -114,19 +123,20 @@ def test_stream_is_not_whole_before_its_last_byte(message: StreamMessage, keys: 
     assert [reader.feed(sent[at : at + 1]) for at in range(len(sent))] == [False] * (len(sent) - 1) + [True]
 
 
+@RELAXED
 @given(st.binary(max_size=5000) | st.text("ab", max_size=5000).map(str.encode))
 def test_compressed_bytes_come_back(data: bytes) -> None:
     assert lzw.decompress(lzw.compress(data), bytes_max=len(data)) == data
 
 
-@settings(max_examples=400)
+@THOROUGH
 @given(ANYTHING)
 def test_any_bytes_are_a_packet_or_refused(data: bytes) -> None:
     for one in (codec(0), codec(0, "blue"), codec(1)):
         understood_or_refused(lambda one=one: one.open_packet(data))  # type: ignore[misc]
 
 
-@settings(max_examples=400)
+@THOROUGH
 @given(ANYTHING)
 def test_any_bytes_are_a_message_or_refused(data: bytes) -> None:
     understood_or_refused(lambda: swim.decode(data))
@@ -134,18 +144,20 @@ def test_any_bytes_are_a_message_or_refused(data: bytes) -> None:
     understood_or_refused(lambda: serf.decode_tags(data))
 
 
-@settings(max_examples=400)
+@THOROUGH
 @given(ANYTHING)
 def test_any_bytes_are_a_side_of_a_stream_or_refused(data: bytes) -> None:
     understood_or_refused(lambda: codec(0).open_stream(data))
     understood_or_refused(lambda: StreamReader().feed(data))
 
 
+@RELAXED
 @given(st.binary(max_size=500))
 def test_any_bytes_are_compressed_or_refused(data: bytes) -> None:
     understood_or_refused(lambda: lzw.decompress(data, bytes_max=10_000))
 
 
+@RELAXED
 @given(ANYTHING)
 def test_whatever_serf_understood_can_be_said_again(data: bytes) -> None:
     """So a node that passes a message on never fails at what it took in."""
@@ -158,6 +170,7 @@ def test_whatever_serf_understood_can_be_said_again(data: bytes) -> None:
     assert serf.decode(serf.encode(message)) == message
 
 
+@RELAXED
 @given(st.binary(min_size=1, max_size=60), st.sampled_from(["", "blue"]))
 def test_every_changed_byte_of_an_encrypted_packet_is_refused(body: bytes, label: str) -> None:
     """All but the version, which memberlist does not vouch for: test_packets.py."""
@@ -174,6 +187,7 @@ def test_every_changed_byte_of_an_encrypted_packet_is_refused(body: bytes, label
             one.open_packet(bytes(flipped))
 
 
+@RELAXED
 @given(st.binary(min_size=1, max_size=60))
 def test_every_cut_of_an_encrypted_packet_is_refused(body: bytes) -> None:
     one = codec(1)
