@@ -70,6 +70,9 @@ class DnsMembers:
         wait_s = await self._look()
         self._task = asyncio.get_running_loop().create_task(self._keep_looking(wait_s))
 
+    async def first_look(self) -> None:
+        """That was done at the start."""
+
     def members(self) -> Sequence[Candidate]:
         return tuple(
             Candidate(name=name, address=address, since=since)

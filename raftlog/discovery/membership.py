@@ -146,7 +146,7 @@ class Membership:
         """Say goodbye, for good; return when it was told, or after a while. Others are not heard any more."""
         profile = self._config.profile
         try:
-            async with asyncio.timeout(profile.broadcast_timeout_s + profile.leave_propagate_s + LEAVE_S):
+            async with asyncio.timeout(2 * profile.broadcast_timeout_s + profile.leave_propagate_s + LEAVE_S):
                 await self._node.leave()
         except (TimeoutError, GossipEnded) as error:
             log.warning("gossip left without a goodbye reason=%s", str(error) or "nobody heard it in time")
@@ -169,9 +169,9 @@ class Membership:
         return self._node.address
 
     @property
-    def has_left(self) -> bool:
-        """It said goodbye, or lost its name to another."""
-        return self._node.has_left
+    def is_over(self) -> bool:
+        """It said goodbye, or lost its name to another: it is silent for ever."""
+        return self._node.is_over
 
     def counts(self) -> Mapping[str, int]:
         """For metrics."""
@@ -212,7 +212,8 @@ class Membership:
             profile=config.profile, keys=keys, keyring_file=config.keyring_file, limits=config.limits,
             filter=config.filter,
         )  # fmt: skip
-        self._node_or_none = await GossipNode.begin(gossip, self._told)
+        self._node_or_none = await GossipNode.bind(gossip, self._told)
+        await self._node.start()
 
     async def _keep_running(self) -> None:
         """A node whose engine failed, which is a bug, is made anew: this server must not vanish for it."""
@@ -220,7 +221,7 @@ class Membership:
         while True:
             try:
                 await self._node.listen()
-                return  # it was closed
+                return  # it was closed, or lost its name
             except Exception as error:  # noqa: BLE001  # whatever the bug is
                 log.error("gossip failed; it begins anew reason=%s", error)
             await self._node.close()
@@ -232,7 +233,7 @@ class Membership:
         """Ask every address until it has answered once; and all of them anew whenever nobody else is alive."""
         backoff = BackOff(seconds_min=RETRY_S_MIN, seconds_max=RETRY_S_MAX, random=random.Random())
         asked = tuple(dict.fromkeys(self._config.start_join_addrs))
-        while not self.has_left:
+        while not self.is_over:
             if asked:
                 asked = await self._ask(asked)
             self._looked.set()

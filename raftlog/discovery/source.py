@@ -39,6 +39,10 @@ class Source(Protocol):
 
     async def start(self) -> None: ...
 
+    async def first_look(self) -> None:
+        """Return once it has looked everywhere once; what it found is in `members`."""
+        ...
+
     def members(self) -> Sequence[Candidate]:
         """By name; this server may be among them."""
         ...

@@ -33,6 +33,9 @@ class StaticMembers:
         )
         self._announcer.announce(self._members)
 
+    async def first_look(self) -> None:
+        """There is nothing to look for."""
+
     def members(self) -> Sequence[Candidate]:
         return self._members
 

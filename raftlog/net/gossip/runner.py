@@ -31,6 +31,7 @@ from raftlog.serf.events import (
     KeysResult,
     Leave,
     Member,
+    NameTaken,
     QueryResult,
     RemoveFailed,
     Request,
@@ -68,7 +69,7 @@ class GossipConfig:
 
 
 class GossipNode:
-    """All calls are made in the event loop's thread. `begin` makes one; `close` it, whatever became of it."""
+    """All calls are made in the event loop's thread. `bind` makes one; `close` it, whatever became of it."""
 
     def __init__(
         self,
@@ -85,6 +86,7 @@ class GossipNode:
         self._requests: dict[int, asyncio.Future[Any]] = {}  # REQUESTS_MAX at most
         self._saving: asyncio.Task[None] | None = None
         self._is_keyring_changed = False  # since it was saved last
+        self._is_name_taken = False
         self._quiet = QuietLog(log, loop.time)
         self._engine = SerfNode(
             config.profile,
@@ -99,8 +101,8 @@ class GossipNode:
         self._end = loop.create_task(self._give_up_requests())
 
     @classmethod
-    async def begin(cls, config: GossipConfig, on_told: Callable[[Told], None]) -> GossipNode:
-        """A node that is there, alone, and tells `on_told` in the loop of what happens.
+    async def bind(cls, config: GossipConfig, on_told: Callable[[Told], None]) -> GossipNode:
+        """A node that is there, alone, and tells `on_told` in the loop of what happens; deaf until `start`.
 
         ListenError; ValueError if the name, the tags or the keys cannot be used.
         """
@@ -109,16 +111,14 @@ class GossipNode:
             address = await advertised(sockets, config.advertise_addr)
             limits = config.limits or TransportLimits(stream_timeout_s=config.profile.swim.stream_timeout_s)
             transport = GossipTransport(sockets, StreamReader, limits=limits, filter=config.filter)
-            node = cls(config, transport, address, on_told)
+            return cls(config, transport, address, on_told)
         except BaseException:
             sockets.close()
             raise
-        try:
-            await transport.start(node._actor.dispatch, node._numbers)
-        except BaseException:
-            await node.close()
-            raise
-        return node
+
+    async def start(self) -> None:
+        """Hear others. To be called once, soon."""
+        await self._transport.start(self._actor.dispatch, self._numbers)
 
     @property
     def address(self) -> Address:
@@ -131,9 +131,9 @@ class GossipNode:
         return self._transport.bound_address
 
     @property
-    def has_left(self) -> bool:
+    def is_over(self) -> bool:
         """It said goodbye, or lost its name to another: it is silent for ever."""
-        return self._engine.has_left
+        return self._engine.has_left or self._is_name_taken
 
     @property
     def local(self) -> Member:
@@ -281,6 +281,10 @@ class GossipNode:
     def _tell(self, told: Told) -> None:
         if isinstance(told, KeysChanged):
             self._keep_keyring()
+        elif isinstance(told, NameTaken):  # a goodbye would be said in the other's name
+            self._is_name_taken = True
+            self._actor.close()
+            self._transport.fall_silent()
         try:
             self._on_told(told)
         except Exception:
@@ -288,7 +292,9 @@ class GossipNode:
 
     def _note(self, note: Note) -> None:
         text = "".join(f" {key}=%s" for key in note.fields)
-        self._quiet.warning(note.event, note.event + text, *note.fields.values())
+        self._quiet.warning(
+            note.event, f"gossip: {note.event.replace('_', ' ')}{text}", *note.fields.values()
+        )
 
     def _keep_keyring(self) -> None:
         self._is_keyring_changed = True

@@ -108,8 +108,8 @@ class GossipTransport:
             self._stream_came, sock=self._sockets.streams, limit=CHUNK_BYTES
         )
 
-    async def close(self) -> None:
-        """Nothing is sent or given away after. Questions that are under way come to nothing, and nobody is told."""
+    def fall_silent(self) -> None:
+        """Nothing is sent or given away any more. Questions that are under way come to nothing, and nobody is told."""
         self._is_closed = True
         if self._server is not None:
             self._server.close()
@@ -117,6 +117,10 @@ class GossipTransport:
             self._packets.close()
         for task in list(self._tasks):
             task.cancel()
+
+    async def close(self) -> None:
+        """Fall silent, and close the sockets."""
+        self.fall_silent()
         if self._tasks:
             await asyncio.wait(self._tasks)
         await asyncio.sleep(0)  # the sockets are closed in the next turn
