@@ -103,12 +103,15 @@ def client_of(target: Target) -> Iterator[Client]:
         yield client
 
 
-def connected(command: Callable[..., None]) -> Callable[..., None]:
-    """A command whose first argument, a Client, is made of the options above, which are added to its own."""
+def connected(command: Callable[..., None], *, timeout_s_min: float = 0.0) -> Callable[..., None]:
+    """A command whose first argument, a Client, is made of the options above, which are added to its own.
+
+    Its calls may take `timeout_s_min` even if --timeout is less.
+    """
 
     @wraps(command)
     def run(target: Target, **options: Any) -> None:
-        with client_of(target) as client:
+        with client_of(target._replace(timeout_s=max(target.timeout_s, timeout_s_min))) as client:
             command(client, **options)
 
     return with_target(run)

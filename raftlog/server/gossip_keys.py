@@ -37,8 +37,16 @@ class KeysAnswer(Protocol):
 
 
 class GossipKeys(Protocol):
+    @property
+    def is_authenticated(self) -> bool:
+        """Whether there are keys: only who has one is heard."""
+        ...
+
     async def keys(self, action: str, key: bytes) -> KeysAnswer:
-        """Ask all members: list, install, use, remove. Returns once all answered, or the time for that is over."""
+        """Ask all members: list, install, use, remove. Returns once all answered, or the time for that is over.
+
+        Doing it twice does no harm. RaftlogError if this server gossips no more.
+        """
         ...
 
 
@@ -66,6 +74,12 @@ class GossipKeysService:
         if request.key and len(request.key) not in KEY_BYTES:
             raise InvalidRequest(f"key: 16, 24 or 32 bytes are needed, {len(request.key)} came")
 
+        if not gossip.is_authenticated:
+            raise MembershipRefused(
+                "the gossip is not encrypted, so there are no keys: start all servers with --gossip-key-file"
+            )
+        if action == "install" and request.key:
+            return _answer(await gossip.keys(action, request.key))
         found = await gossip.keys("list", b"")
         if action == "list":
             return _answer(found)

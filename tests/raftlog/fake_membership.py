@@ -108,6 +108,10 @@ class FakeKeyrings:
         self.silent: dict[str, set[str]] = {}  # by action, names
         self.hurt = False  # whether one encrypted with what another had not
 
+    @property
+    def is_authenticated(self) -> bool:
+        return all(self.keyrings.values())
+
     async def keys(self, action: str, key: bytes) -> FakeKeysAnswer:
         self.asked.append((action, key))
         errors: dict[str, str] = {}

@@ -32,6 +32,7 @@ from tests.raftlog.fake_membership import (
 )
 
 OLD, NEW, THIRD = b"o" * 16, b"n" * 32, b"t" * 24
+CLEAR = FakeKeyrings(one=[], two=[])
 Serve = Callable[..., MembershipServer]
 Command = Callable[..., str]
 
@@ -137,6 +138,8 @@ def test_members_are_told_also_where_nobody_says_why(serve: Serve, command: Comm
         ({}, ["members", "nine"], 2, "nine is no member; `raftlog servers` lists them"),
         ({"autopilot": None}, ["autopilot"], 1, "UNIMPLEMENTED: this cluster's engine has no autopilot: .*"),
         ({"autopilot": None}, ["autopilot", "off"], 1, "UNIMPLEMENTED: this cluster's engine has no autopilot: .*"),
+        ({"gossip": CLEAR}, ["keys", "list"], 1, "FAILED_PRECONDITION: the gossip is not encrypted, so there are .*"),
+        ({"gossip": CLEAR}, ["keys", "rotate", key_id(OLD)], 1, "FAILED_PRECONDITION: the gossip is not encrypted, .*"),
         ({"gossip": None}, ["keys", "list"], 1, "UNIMPLEMENTED: this server does not gossip, so there are no keys .*"),
         ({"gossip": None}, ["keys", "rotate", key_id(OLD)], 1, "UNIMPLEMENTED: this server does not gossip, .*"),
     ],
@@ -353,12 +356,6 @@ def test_keys_are_listed_by_their_ids(serve: Serve, command: Command) -> None:
     assert {"id": key_id(OLD), "members": 1, "primary_members": 0} in found["keys"]
 
 
-def test_without_keys_the_gossip_is_in_the_clear(serve: Serve, command: Command) -> None:
-    serve(gossip=FakeKeyrings(one=[], two=[]))
-
-    assert command("keys", "list") == "no keys: the gossip is not encrypted\n"
-
-
 def test_a_list_that_is_not_whole_says_so(serve: Serve, command: Command) -> None:
     gossip = FakeKeyrings(one=[NEW], two=[NEW])
     gossip.silent["list"] = {"two"}
@@ -512,13 +509,3 @@ def test_it_does_not_begin_while_a_member_is_away(serve: Serve, command: Command
     )
     command("keys", "rotate", text_of(NEW), "--without-absent", errors=said)
     assert gossip.keyrings == {"one": [NEW]}
-
-
-def test_there_is_nothing_to_rotate_where_nothing_is_encrypted(
-    serve: Serve, capfd: pytest.CaptureFixture[str]
-) -> None:
-    serve(gossip=FakeKeyrings(one=[]))
-
-    assert run(["keys", "rotate", text_of(NEW), "--insecure"]) == 1
-
-    assert "the gossip is not encrypted, so there is nothing to rotate" in capfd.readouterr().err

@@ -452,6 +452,18 @@ def test_a_server_that_does_not_gossip_has_no_keys() -> None:
         run(keys_of(None).change_gossip_keys(change("list"), ROOT))
 
 
+@pytest.mark.parametrize("request_", [change("list"), change("install", key=NEW)])
+def test_gossip_that_is_not_encrypted_has_no_keys(request_: pb.ChangeGossipKeysRequest) -> None:
+    gossip = FakeKeyrings(one=[])
+
+    with pytest.raises(
+        MembershipRefused, match="not encrypted, so there are no keys: start all servers with"
+    ):
+        run(keys_of(gossip).change_gossip_keys(request_, ROOT))
+
+    assert gossip.asked == []
+
+
 def test_what_another_program_calls_a_key_is_no_key_of_ours() -> None:
     class Garbled(FakeKeyrings):
         async def keys(self, action: str, key: bytes) -> Any:
