@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import Final
 
 from raftlog.serf.config import SerfConfig
 from raftlog.serf.events import (
@@ -31,6 +32,11 @@ from raftlog.serf.events import (
     Told,
 )
 from raftlog.serf.messages import Address, JoinIntent, LeaveIntent, Versions
+
+# Going takes two broadcasts. Whoever is there for so many more did not mean to: the intent was one of its former life, or
+# somebody else's with the same Lamport time as its next join, so that its own word never was the later one. Real Serf
+# takes such a member for LEAVING until it goes.
+LEAVING_BROADCASTS_MAX: Final = 4
 
 
 @dataclass(slots=True)
@@ -77,6 +83,7 @@ class MemberTable:
         self._members: dict[str, SerfMember] = {}
         # Those of them with this status, in the order of going; moved by _set_status and _forget only.
         self._gone: dict[Status, dict[str, SerfMember]] = {Status.FAILED: {}, Status.LEFT: {}}
+        self._leaving: dict[str, float] = {}  # who is LEAVING, since when
         self._intents: dict[str, RecentIntent] = {}  # by name, the one heard first in front
         self.is_leaving = False  # this node; until then it refutes what says so
         self._news: list[Told] = []
@@ -147,7 +154,7 @@ class MemberTable:
             return
         member.status_time = recent.intent.time
         if isinstance(recent.intent, LeaveIntent) and member.name != self._name:
-            member.status = Status.LEAVING
+            self._set_leaving(member, recent.heard_at)
 
     def updated(self, name: str, address: Address, tags: Mapping[str, str], versions: Versions) -> None:
         """Its address, tags or versions are these now."""
@@ -182,7 +189,7 @@ class MemberTable:
             return Heard.OLD
         member.status_time = intent.time
         if member.status is Status.LEAVING and not (member.name == self._name and self.is_leaving):
-            member.status = Status.ALIVE
+            self._set_status(member, Status.ALIVE)
             member.is_pruned = False
         return Heard.NEW
 
@@ -197,7 +204,7 @@ class MemberTable:
 
         member.status_time = intent.time  # also where nothing changes: else two would pass it on for ever
         if member.status is Status.ALIVE:
-            member.status = Status.LEAVING
+            self._set_leaving(member, now)
         elif member.status is Status.FAILED:
             self._set_status(member, Status.LEFT)
             self._news.append(MemberLeft(member.public()))
@@ -221,8 +228,12 @@ class MemberTable:
     # ── forgetting ──
 
     def reap(self, now: float) -> None:
-        """Forget who was gone for too long, and old intents."""
+        """Forget who was gone for too long, and old intents, and that somebody would leave who never went."""
         config = self._config
+        for name, since in list(self._leaving.items()):
+            if name != self._name and now - since > LEAVING_BROADCASTS_MAX * config.broadcast_timeout_s:
+                self._set_status(self._members[name], Status.ALIVE)
+                self._members[name].is_pruned = False
         for name, recent in list(self._intents.items()):
             if now - recent.heard_at > config.recent_intent_timeout_s:
                 del self._intents[name]
@@ -236,7 +247,7 @@ class MemberTable:
 
     @property
     def has_anything_to_reap(self) -> bool:
-        return bool(self._intents) or any(self._gone.values())
+        return bool(self._intents or self._leaving) or any(self._gone.values())
 
     @property
     def has_failed(self) -> bool:
@@ -248,7 +259,12 @@ class MemberTable:
             if gone:
                 self._forget(min(gone, key=lambda member: member.gone_at))
 
+    def _set_leaving(self, member: SerfMember, now: float) -> None:
+        self._set_status(member, Status.LEAVING)
+        self._leaving[member.name] = now
+
     def _set_status(self, member: SerfMember, status: Status) -> None:
+        self._leaving.pop(member.name, None)
         for gone in self._gone.values():
             gone.pop(member.name, None)
         member.status = status
@@ -257,6 +273,7 @@ class MemberTable:
 
     def _forget(self, member: SerfMember) -> None:
         del self._members[member.name]
+        self._leaving.pop(member.name, None)
         for gone in self._gone.values():
             gone.pop(member.name, None)
         self._news.append(MemberReaped(member.public()))

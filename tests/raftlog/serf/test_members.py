@@ -239,6 +239,30 @@ def test_the_failed_and_those_who_left_are_reaped_after_their_own_times() -> Non
     assert [member.name for member in members.public()] == ["me"]
 
 
+def test_who_would_leave_and_never_goes_is_alive_after_a_time() -> None:
+    members = with_member(LEAVING)  # since 9 s
+    last = 9.0 + 4 * FAST.broadcast_timeout_s
+
+    members.reap(last)
+    assert members.has_anything_to_reap and status_of(members) is LEAVING
+    members.reap(last + 0.1)
+
+    assert status_of(members) is ALIVE and not members.has_anything_to_reap
+    members.gone("n1", said_so=False, now=last + 1)
+    assert kinds(members) == [MemberFailed]
+
+
+def test_this_node_is_leaving_for_as_long_as_it_takes() -> None:
+    members = table()
+    members.is_leaving = True
+    members.hear_leave(LeaveIntent(5, "me"), 9.0)
+
+    members.reap(1_000.0)
+
+    own = members.get("me")
+    assert own is not None and own.status is LEAVING
+
+
 def test_only_a_change_is_an_update() -> None:
     members = with_member(ALIVE)
 
