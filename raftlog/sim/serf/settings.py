@@ -18,7 +18,7 @@ def draw_config(random: Random) -> SerfConfig:
         suspicion_mult=random.choice((2, 3, 4)),
         suspicion_max_timeout_mult=random.choice((1, 2, 6)),
         awareness_max=random.choice((1, 4, 8)),
-        retransmit_mult=random.choice((1, 2, 4)),
+        retransmit_mult=random.choice((2, 3, 4)),
         gossip_interval_s=random.choice((0.01, 0.02, 0.05)),
         gossip_nodes=random.choice((1, 3)),
         gossip_to_the_dead_s=random.choice((0.3, 3.0, KEPT_S)),
