@@ -32,7 +32,10 @@ def rotate(
     before = client.change_gossip_keys("list")
     _require_complete(before, "to say which keys there are", "nothing was changed")
     if not without_absent:
-        _require_all_present(client.known_servers())
+        _require_all_present(
+            client.known_servers(),
+            "a server that misses the new key cannot come back by itself. Nothing was changed",
+        )
 
     go_on = f"run `raftlog keys rotate {id}` then"
     answer = client.change_gossip_keys("install", key=key, key_id="" if key else id)
@@ -49,6 +52,8 @@ def rotate(
         raise RotationStopped(f"{using} of {listed.members} members encrypt with {id}: {state}")
     say(f"{using} of {listed.members} members encrypt with it")
 
+    if not without_absent:  # one that failed meanwhile may encrypt with the old key when it comes back
+        _require_all_present(client.known_servers(), f"the old key stays until it is back; {go_on}")
     for old in (one.id for one in listed.keys if one.id != id):
         answer = client.change_gossip_keys("remove", key_id=old)
         _require_complete(
@@ -57,15 +62,16 @@ def rotate(
         say(f"{answer.answers} of {answer.members} members have removed the key {old}")
 
 
-def _require_all_present(known: KnownServers) -> None:
+def _require_all_present(known: KnownServers, state: str) -> None:
+    """RotationStopped if a member, the asked one aside, is not alive."""
     others = (one for one in known.servers if one.name != known.node_id)
     away = [one for one in others if one.raft_role and one.status != "alive"]
     if away:
         names = ", ".join(f"{one.name} ({one.status or 'not seen'})" for one in away)
         raise RotationStopped(
-            f"not there: {names}: a server that misses the new key cannot come back by itself. Nothing was changed.\n"
-            "Start it, or remove it for good (`raftlog leave NAME`). Or give --without-absent: then, before it is "
-            "started, put the new key into its --gossip-key-file and delete gossip-keys.json in its data directory"
+            f"not there: {names}: {state}.\nStart it, or remove it for good (`raftlog leave NAME`). Or give "
+            "--without-absent: then, before it is started, put the new key into its --gossip-key-file and delete "
+            "gossip-keys.json in its data directory"
         )
 
 

@@ -509,3 +509,25 @@ def test_it_does_not_begin_while_a_member_is_away(serve: Serve, command: Command
     )
     command("keys", "rotate", text_of(NEW), "--without-absent", errors=said)
     assert gossip.keyrings == {"one": [NEW]}
+
+
+def test_old_keys_stay_while_a_member_that_failed_meanwhile_may_use_them(
+    serve: Serve, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gossip, source = FakeKeyrings(one=[OLD], two=[OLD]), FakeSource(FakeCandidate("two"))
+    server = serve(gossip=gossip, source=source)
+    server.log.members += (FakeMember("two", "two:8400"),)
+    change = gossip.keys
+
+    async def keys(action: str, key: bytes) -> Any:
+        if action == "use":
+            source.candidates[0] = FakeCandidate("two", status="failed")
+        return await change(action, key)
+
+    monkeypatch.setattr(gossip, "keys", keys)
+
+    assert run(["keys", "rotate", text_of(NEW), "--insecure"]) == 1
+
+    told = f"not there: two (failed): the old key stays until it is back; run `raftlog keys rotate {key_id(NEW)}` then."
+    assert f"raftlog: {told}" in capfd.readouterr().err.splitlines()
+    assert gossip.keyrings == {"one": [NEW, OLD], "two": [NEW, OLD]}
