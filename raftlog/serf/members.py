@@ -197,10 +197,11 @@ class MemberTable:
         member = self._members.get(intent.node)
         if member is None:
             return self._keep_intent(intent, now)
+        if member.name == self._name and not self.is_leaving:
+            # One as late as this node's join counts at those that heard it first: real Serf lets that stand.
+            return Heard.REFUTE if intent.time >= member.status_time else Heard.OLD
         if intent.time <= member.status_time:
             return Heard.OLD
-        if member.name == self._name and not self.is_leaving:
-            return Heard.REFUTE
 
         member.status_time = intent.time  # also where nothing changes: else two would pass it on for ever
         if member.status is Status.ALIVE:

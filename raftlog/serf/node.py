@@ -122,6 +122,16 @@ class SerfNode:
         return self._home.keyring
 
     @property
+    def swim(self) -> Swim:
+        """For tests and metrics: to be looked at, not to be asked for anything."""
+        return self._swim
+
+    @property
+    def lamport_times(self) -> tuple[int, int, int]:
+        """Of intents, user events and queries: none ever goes back."""
+        return self._home.clock.time, self._events.clock.time, self._asking.queries.clock.time
+
+    @property
     def has_left(self) -> bool:
         """It has said goodbye, and everybody had time to hear it: it is silent for ever."""
         return self._leaving.stage is Stage.LEFT
@@ -129,6 +139,7 @@ class SerfNode:
     def counts(self) -> Mapping[str, int]:
         """For metrics."""
         statuses = self._home.table.count()
+        intent_time, event_time, query_time = self.lamport_times
         return {
             **{f"members_{status.value}": count for status, count in statuses.items()},
             "health_score": self._swim.health_score,
@@ -137,9 +148,9 @@ class SerfNode:
             "refused_packets": sum(self._swim.refused.values()),
             "refused_messages": self._listening.refused_count,
             "queries_running": len(self._asking.queries.running),
-            "intent_time": self._home.clock.time,
-            "event_time": self._events.clock.time,
-            "query_time": self._asking.queries.clock.time,
+            "intent_time": intent_time,
+            "event_time": event_time,
+            "query_time": query_time,
         }
 
     # ── requests ──

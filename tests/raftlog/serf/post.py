@@ -53,6 +53,9 @@ class Post:
         self.loss = 0.0  # of packets; streams come through
         self.wakes: Counter[str] = Counter()
         self.packets: Counter[str] = Counter()
+        self.recorded: list[tuple[Address, Receive[bytes]]] | None = (
+            None  # packets on their way, if asked for
+        )
         self._keys = keys
         self._random = Random(seed)
         self._due: list[tuple[float, int, Callable[[], None]]] = []
@@ -205,7 +208,10 @@ class Post:
 
     def _send(self, sender: Address, to: Address, message: bytes) -> None:
         if self._random.random() >= self.loss and self._hears(to, sender):
-            self._later(DELAY_S, lambda: self._step(to, Receive(sender, message)))
+            event = Receive(sender, message)
+            if self.recorded is not None:
+                self.recorded.append((to, event))
+            self._later(DELAY_S, lambda: self._step(to, event))
 
     def _ask(self, asker: Running, sender: Address, ask: Ask[bytes]) -> None:
         """There and back; whoever started anew meanwhile gets no answer."""
