@@ -40,6 +40,11 @@ def limits(items_max: int) -> dict[str, int]:
 def unpack(data: bytes, what: str, items_max: int = ITEMS_MAX) -> Any:
     """The one value that these bytes are. BadPacket if they are none, more than one, or too large."""
     try:
+        if items_max > ITEMS_MAX:
+            # Read over it first, which allots nothing: after that what is declared is known to be there.
+            unpacker = msgpack.Unpacker(max_buffer_size=max(len(data), 1))
+            unpacker.feed(data)
+            unpacker.skip()
         return msgpack.unpackb(data, raw=True, **limits(items_max))
     except BAD as error:
         raise BadPacket(f"{what}: {_reason(error)}") from None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 
 from raftlog.serf.codec import serf, swim
@@ -267,6 +269,20 @@ def test_state_of_many_members_is_understood() -> None:
 def test_bytes_that_are_no_message_of_serf_are_refused(data: bytes) -> None:
     with pytest.raises(BadPacket):
         serf.decode(data)
+
+
+def test_lists_that_declare_more_than_is_there_are_refused_before_they_are_allotted() -> None:
+    """500 lists in each other, each of 8192: 32 MiB and 17 ms for each small packet, were they begun."""
+    data = b"\x02\x81\xa1x" + b"\xdc\x20\x00" * 500
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadPacket):
+            serf.decode(data)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak < 1024 * 1024
 
 
 def test_conflict_response_of_nobody_comes_back() -> None:
