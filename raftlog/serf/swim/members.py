@@ -45,7 +45,7 @@ class Members:
         self._count_max = count_max
         self._remember_s = remember_s
         self._of: dict[str, SwimMember] = {}
-        self._at: dict[Address, str] = {}  # who was seen last at an address; names of no member are stale
+        self._at: dict[Address, str] = {}  # who took an address last; each is a member that has it
         # This node, all that live, and those gone for less than remember_s (and until the next round begins): memberlist's
         # whole list, by whose length intervals and limits scale.
         self._ring: list[str] = []
@@ -60,9 +60,8 @@ class Members:
         return self._of.get(name)
 
     def at(self, address: Address) -> SwimMember | None:
-        """Who is thought to have this address."""
-        member = self._of.get(self._at.get(address, ""))
-        return member if member is not None and member.address == address else None
+        """Who took this address last, and has it still."""
+        return self._of.get(self._at.get(address, ""))
 
     @property
     def count(self) -> int:

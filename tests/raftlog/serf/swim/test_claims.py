@@ -115,6 +115,17 @@ def test_second_suspicion_at_a_newer_incarnation_begins_anew(one: One) -> None:
     assert known(one, "a") == (State.DEAD, 2)
 
 
+def test_suspicion_of_who_died_since_is_over(one: One) -> None:
+    one.hear(Suspect(1, "a", accuser="c"), Dead(1, "a", accuser="d"))
+    one.node.forget("a")
+
+    one.wake(100.0)
+    one.said()
+
+    assert "member did not refute" not in one.notes
+    assert one.told.news == [("dead", "a")]
+
+
 def test_member_that_says_of_itself_that_it_is_dead_has_left(one: One) -> None:
     one.hear(Dead(1, "a", accuser="a"))
 

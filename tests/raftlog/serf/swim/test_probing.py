@@ -180,6 +180,25 @@ def test_failed_probe_with_nobody_to_ask_worsens_health_by_one(one: One) -> None
     assert one.node.health_score == 1
 
 
+@pytest.mark.parametrize("by", ["packet", "stream"])
+def test_each_probe_that_succeeds_improves_health(one: One, by: str) -> None:
+    one.know("a", "b", "c")
+    one.hear(Suspect(1, ME, accuser="x"), Suspect(2, ME, accuser="x"))
+    one.tell_all()
+    assert one.node.health_score == 2
+    ping = probe(one)
+
+    if by == "packet":
+        one.hear(Ack(ping.sequence))
+    else:
+        one.wake(one.now + 0.5)
+        one.said()
+        one.answer(Ack(ping.sequence), request=one.questions[0])
+        one.wake(one.now + 2.5)
+
+    assert one.node.health_score == 1
+
+
 def test_in_bad_health_others_get_longer_to_answer(one: One) -> None:
     one.know("a", "b", "c")
     probe(one)
