@@ -7,14 +7,15 @@ import socket
 import time
 from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final, Protocol, Self
 
 from logstore.reading import SegmentSummary
 from raftlog.config import ServerConfig
+from raftlog.discovery.source import Source
 from raftlog.engine import NodeId
 from raftlog.errors import RaftlogError
-from raftlog.front import Front
+from raftlog.finding import gossip_counts, gossip_keys, program_version
+from raftlog.front import Front, ServedLog, Surroundings
 from raftlog.net.addresses import host_and_port, is_wildcard
 from raftlog.net.listener import Listener, ListenerLimits
 from raftlog.net.stream_layer import StreamLayer
@@ -23,9 +24,10 @@ from raftlog.raft_engine import RaftEngine
 from raftlog.runtime.logging import get_logger
 from raftlog.runtime.metrics import LogFigures, Metrics
 from raftlog.server.admin import AdminServer, make_app
-from raftlog.server.cluster_service import ClusterLog, ClusterStatus
+from raftlog.server.cluster_service import ClusterStatus
 from raftlog.server.forwarding import Forwarder
 from raftlog.server.health import Health, start_health_server
+from raftlog.server.membership_service import Autopilot
 from raftlog.server.readiness import Readiness
 
 log = get_logger(__name__)
@@ -36,7 +38,7 @@ HAND_OVER_S_MAX: Final = 2.0  # for a leader that stops; then the others find ou
 EXIT_REPLACED: Final = 3  # what it had was set aside: started again, it comes back as a learner
 
 
-class EngineLog(ClusterLog, Protocol):
+class EngineLog(ServedLog, Protocol):
     """What the services need of a log, and its end."""
 
     async def hand_over(self, timeout_s: float) -> None:
@@ -96,6 +98,29 @@ class Engine(Protocol):
     @property
     def is_to_begin_anew(self) -> bool:
         """Its data are not to be trusted: `close` sets them aside, and the next start is that of a learner."""
+        ...
+
+    @property
+    def removed(self) -> str:
+        """Why this server is no member any more, though it was; "" as long as that is not so."""
+        ...
+
+    @property
+    def source(self) -> Source | None:
+        """Where it looks for others; None: it does not."""
+        ...
+
+    @property
+    def autopilot(self) -> Autopilot | None:
+        """What looks after the members; None: nobody does."""
+        ...
+
+    async def depart(self) -> None:
+        """Tell the others that this server is gone for good, because it is removed."""
+        ...
+
+    async def leave(self) -> None:
+        """Be a member no more, and tell the others. What cannot be done is said in the log."""
         ...
 
     def segments(self) -> Sequence[SegmentSummary]: ...
@@ -164,7 +189,7 @@ class Agent:
     async def _start(self) -> None:
         config, parts = self._config, self._parts
         self.failed = asyncio.get_running_loop().create_future()
-        self.metrics.name_server(version=_version(), node=config.node_name)
+        self.metrics.name_server(version=program_version(), node=config.node_name)
         self.metrics.serving.set_function(lambda: self.health.is_serving)
         await self._start_side_doors()
 
@@ -227,7 +252,12 @@ class Agent:
 
         forwarder = self._make_forwarder()
         parts.push_async_callback(forwarder.close)
-        front = Front(config, commit_log, forwarder, metrics=self.metrics, health=self.health)
+        surroundings = Surroundings(
+            engine.source, engine.autopilot, gossip_keys(engine.source), engine.depart
+        )
+        front = Front(
+            config, commit_log, forwarder, surroundings=surroundings, metrics=self.metrics, health=self.health
+        )
         await front.start(listener.grpc_target)
         parts.push_async_callback(self._stop_serving, front, commit_log)
 
@@ -264,7 +294,7 @@ class Agent:
         """
         engine, readiness = self._engine, Readiness(self.health)
         while True:
-            failure = "" if engine.failure is None else str(engine.failure)
+            failure = engine.removed if engine.failure is None else str(engine.failure)
             readiness.look(failure=failure, leader_id=engine.leader or "", now=time.monotonic())
             self._count(self.log.status())
             if engine.is_to_begin_anew:
@@ -279,6 +309,8 @@ class Agent:
         metrics.raft_last_index.set(status.last_index)
         metrics.raft_commit_index.set(status.commit_index)
         metrics.raft_applied_index.set(status.applied_index)
+        for figure, count in gossip_counts(self._engine.source).items():
+            metrics.gossip.labels(figure).set(count)
 
     def _end(self, code: int) -> None:
         assert self.failed is not None
@@ -294,6 +326,11 @@ class Agent:
         await commit_log.close()  # calls that still need the log get UNAVAILABLE
         await stopping
 
+    async def leave(self) -> None:
+        """Leave the cluster for good; `stop` comes next. What cannot be done is said in the log."""
+        self.health.set_serving(False, "leaving the cluster", is_planned=True)
+        await self._engine.leave()
+
     async def stop(self) -> None:
         """Stop serving and close everything. Returns when all that was acknowledged is on disk."""
         self.health.set_serving(False, "stopping", is_planned=True)
@@ -305,10 +342,3 @@ class Agent:
 async def _cancel(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.wait((task,))
-
-
-def _version() -> str:
-    try:
-        return version("raftlog")
-    except PackageNotFoundError:
-        return "unknown"

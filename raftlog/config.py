@@ -54,7 +54,7 @@ Sync = Annotated[Literal["always", "interval", "never"], BeforeValidator(lower)]
 Compression = Annotated[Literal["none", "zstd"], BeforeValidator(lower)]
 EngineName = Annotated[Literal["raft", "pysyncobj"], BeforeValidator(lower)]
 LogLevel = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(level_of)]
-Discovery = Annotated[Literal["gossip", "dns", "off"], BeforeValidator(off_of_false)]
+Discovery = Annotated[Literal["gossip", "dns", "static", "off"], BeforeValidator(off_of_false)]
 GossipProfile = Annotated[Literal["lan", "wan", "local", "fast"], BeforeValidator(lower)]
 AutopilotMode = Annotated[Literal["act", "advise", "off"], BeforeValidator(off_of_false)]
 LogFormat = Annotated[Literal["auto", "console", "json"], BeforeValidator(lower)]
@@ -224,7 +224,7 @@ class ServerConfig(BaseSettings):
         "--bootstrap: if there is a cluster already, this server joins it.", (), group="Discovery",
     )  # fmt: skip
     discovery: Discovery = _key(
-        "How servers find each other: gossip, dns, or off. Not set: gossip, but off where there are peers and no "
+        "How servers find each other: gossip, dns, static (whoever is among the peers becomes a member), or off. Not set: gossip, but off where there are peers and no "
         "--start-join-addrs, and with --engine pysyncobj.", group="Discovery", default_factory=default_discovery,
     )  # fmt: skip
     advertise_addr: OptionalAddress = _key(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, Protocol
 
 import grpc
 
@@ -16,8 +16,10 @@ from raftlog.server import acl
 from raftlog.server.authorizer import AllowAll, Authorizer
 from raftlog.server.cluster_service import ClusterLog, ClusterService
 from raftlog.server.forwarding import Forwarder
+from raftlog.server.gossip_keys import GossipKeys, GossipKeysService
 from raftlog.server.grpc_binding import GrpcBinding
 from raftlog.server.health import Health, add_reflection
+from raftlog.server.membership_service import Autopilot, Depart, MembershipLog, MembershipService, Source
 from raftlog.server.service import LogService
 
 log = get_logger(__name__)
@@ -27,15 +29,29 @@ KEEPALIVE_MS: Final = 60_000  # a client that has vanished is noticed after this
 HANDSHAKE_MS_MAX: Final = 10_000  # for TLS; a connection that says nothing takes the place of another so long
 
 
+class ServedLog(ClusterLog, MembershipLog, Protocol):
+    """What all services together need of a log."""
+
+
+class Surroundings(NamedTuple):
+    """What a server knows of others beside its log, for who asks it. None: it has no such thing."""
+
+    source: Source | None
+    autopilot: Autopilot | None
+    gossip_keys: GossipKeys | None
+    depart: Depart
+
+
 class Front:
     """Serves a log until it is stopped."""
 
     def __init__(
         self,
         config: ServerConfig,
-        commit_log: ClusterLog,
+        commit_log: ServedLog,
         forwarder: Forwarder,
         *,
+        surroundings: Surroundings,
         metrics: Metrics,
         health: Health,
     ) -> None:
@@ -56,6 +72,17 @@ class Front:
             (
                 binding.log_service(self._service),
                 binding.cluster_service(ClusterService(commit_log, access, forwarder)),
+                binding.membership_service(
+                    MembershipService(
+                        commit_log,
+                        access,
+                        forwarder,
+                        source=surroundings.source,
+                        autopilot=surroundings.autopilot,
+                        depart=surroundings.depart,
+                    ),
+                    GossipKeysService(access, gossip=surroundings.gossip_keys),
+                ),
             )
         )
         health.add_to(self._server)

@@ -13,8 +13,12 @@ import grpc
 from raftlog.client.connection import Connection
 from raftlog.client.failures import failure
 from raftlog.config import ServerConfig
+from raftlog.discovery.source import Source
+from raftlog.distributed.log import DistributedLog
 from raftlog.distributed.replica import Replica
 from raftlog.engine import NodeId
+from raftlog.errors import NotLeader, RaftlogError
+from raftlog.finding import find_cluster
 from raftlog.machines.members import Member
 from raftlog.machines.views import Views
 from raftlog.net.tls import TlsFiles, channel_credentials
@@ -30,6 +34,8 @@ CALL_S_MAX: Final = 15.0  # for a join: the leader has to commit it
 ASK_AGAIN_S: Final = 1.0
 ANNOUNCE_INTERVAL_S: Final = 0.5
 LEADER_S_MAX: Final = 2.0  # without a word from one it may be that nobody knows where this server is
+LEAVE_S_MAX: Final = 10.0
+LEAVE_AGAIN_S: Final = 0.2
 STATUS_S_MAX: Final = 2.0  # for one that may not be there
 
 # The namespace of clusters that begin from a list. Another one would make another cluster of the same list.
@@ -62,11 +68,13 @@ class Joining:
         self._address = address
         self._engine = engine
 
-    async def begin_cluster(self, directory: DataDirectory, config: ServerConfig) -> bool:
+    async def begin_cluster(
+        self, directory: DataDirectory, config: ServerConfig, source: Source | None = None
+    ) -> bool:
         """Make the first content of a directory if the settings say how; whether it has content now.
 
         Nothing is done with a directory that has some: bootstrapping twice is no error. Nor with a new one whose peers
-        have gone on already: this server has lost its data, and asks to be let in.
+        have gone on already, or if `source` finds a cluster: this server is to be let in.
         """
         if not directory.is_new:
             return True
@@ -79,6 +87,14 @@ class Joining:
             cluster_id = cluster_of(config)
             log.info("cluster begun from the list of peers", members=len(members))
         elif config.bootstrap:
+            found = (
+                "" if source is None else await find_cluster(source, self._cluster_at, own_name=self._node)
+            )
+            if found:
+                log.warning(
+                    "a cluster is there already: this server joins it, and begins none", cluster=found
+                )
+                return False
             members = {directory.node_name: Member(self._address, directory.directory_id)}
             cluster_id = str(uuid.uuid4())
             log.info("cluster begun with this server", cluster=cluster_id)
@@ -86,6 +102,10 @@ class Joining:
             return False
         await asyncio.to_thread(directory.bootstrap, cluster_id, members, _first_views(members))
         return True
+
+    async def _cluster_at(self, address: str) -> str:
+        status = await self._status(address) if address != self._address else None
+        return "" if status is None or not status.members else status.cluster_id
 
     async def have_gone_on(self, addresses: Sequence[str]) -> bool:
         """Whether one of these servers is of a cluster that had a leader."""
@@ -150,6 +170,40 @@ class Joining:
             return answer
         finally:
             await connection.close()
+
+    async def leave(self, commit_log: DistributedLog) -> None:
+        """Have the leader remove this server, within LEAVE_S_MAX. What cannot be done is said in the log."""
+        try:
+            async with asyncio.timeout(LEAVE_S_MAX):
+                await self._leave(commit_log)
+        except (RaftlogError, TimeoutError) as error:
+            reason = str(error) or f"nobody removed it within {LEAVE_S_MAX:.0f} s"
+            log.warning("still a member, though it was to leave", node=self._node, reason=reason)
+
+    async def _leave(self, commit_log: DistributedLog) -> None:
+        while True:
+            try:
+                return await commit_log.leave(self._node, is_barred=False)
+            except NotLeader as refused:
+                leader = refused.leader_addr
+            if leader and await self._ask_to_leave(leader):
+                return None
+            await asyncio.sleep(LEAVE_AGAIN_S)
+
+    async def _ask_to_leave(self, address: str) -> bool:
+        connection = self._connect(address)
+        request = cluster_pb2.LeaveRequest(id=self._node, by_itself=True)
+        try:
+            await connection.cluster.Leave(request, timeout=CALL_S_MAX)
+        except grpc.aio.AioRpcError as error:
+            refused = failure(error)
+            if error.code() == grpc.StatusCode.FAILED_PRECONDITION:
+                raise refused from error
+            log.debug("not removed yet", asked=address, reason=str(refused))
+            return False
+        finally:
+            await connection.close()
+        return True
 
     async def keep_announced(
         self, replica: Replica, others: Sequence[str], *, on_removed: Callable[[str], None]

@@ -65,6 +65,17 @@ class PySyncObjEngine:
     def is_to_begin_anew(self) -> bool:
         return False  # it has no learners, as which it could come back
 
+    # It neither looks for others nor looks after them: members are changed by those who ask for it.
+    removed: str = ""
+    source: None = None
+    autopilot: None = None
+
+    async def depart(self) -> None:
+        """Nobody is told: it does not look for others."""
+
+    async def leave(self) -> None:
+        """Removed by those who stay, or not at all."""
+
     def segments(self) -> Sequence[SegmentSummary]:
         return self.log.node.journal.log.segments()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from typing import Any, Final
@@ -11,13 +11,13 @@ from typing import Any, Final
 from logstore.filesystem import FileSystem, OsFileSystem
 from logstore.reading import SegmentSummary
 from raftlog.autopilot.reconciler import Reconciler
-from raftlog.autopilot.settings import AutopilotSettings
 from raftlog.config import ServerConfig
 from raftlog.discovery.source import Source
 from raftlog.distributed.log import DistributedLog
 from raftlog.distributed.replica import Links, Replica, ReplicaConfig
 from raftlog.engine import NodeId
 from raftlog.errors import IdentityError, NodeFailed
+from raftlog.finding import make_source, tags_of
 from raftlog.joining import Joining
 from raftlog.net.handshake import Identity
 from raftlog.net.peer_links import LinkLimits, PeerLinks
@@ -48,15 +48,13 @@ class RaftEngine:
         config: ServerConfig,
         *,
         filesystem: FileSystem | None = None,
-        source: Source | None = None,
-        autopilot: AutopilotSettings | None = None,
     ) -> None:
-        """`filesystem` holds the data; None: that of the operating system. `source` says where other servers may be."""
+        """`filesystem` holds the data; None: that of the operating system."""
         self._config = config
-        self._source = source
-        self._autopilot = autopilot or AutopilotSettings()
+        self._source: Source | None = None  # of others, while it runs; None: it does not look for any
         self._reconciler: Reconciler | None = None
-        self.on_removed: Callable[[str], None] = lambda reason: None  # this server is no member any more
+        self._is_departing = False  # it is no member any more, and has told so
+        self.removed = ""  # why it is no member any more; "": it is one, or waits to become one
         self._filesystem = filesystem
         self._parts = AsyncExitStack()
         self._address = ""  # where others reach this server
@@ -72,11 +70,6 @@ class RaftEngine:
     def log(self) -> DistributedLog:
         assert self._log is not None, "it is not a member of a cluster yet"
         return self._log
-
-    @property
-    def reconciler(self) -> Reconciler:
-        assert self._reconciler is not None, "it is not a member of a cluster yet"
-        return self._reconciler
 
     @property
     def has_log(self) -> bool:
@@ -124,7 +117,27 @@ class RaftEngine:
         )  # fmt: skip
         self._parts.push_async_callback(self._close_directory)
         self._address = address
-        self._is_member = await self._joining().begin_cluster(directory, config)
+        await self._look_for_others()
+        self._is_member = await self._joining().begin_cluster(directory, config, self._source)
+        await self._tell_place()
+
+    async def _look_for_others(self) -> None:
+        directory = self._home
+        source = make_source(
+            self._config, address=self._address, directory_id=directory.directory_id, cluster_id=directory.cluster_id
+        )  # fmt: skip
+        if source is not None:
+            self._parts.push_async_callback(source.close)
+            await source.start()
+            self._source = source
+
+    async def _tell_place(self) -> None:
+        """Have others see which directory of which cluster this is."""
+        if self._source is not None:
+            directory = self._home
+            await self._source.set_tags(
+                **tags_of(self._address, directory.directory_id, directory.cluster_id)
+            )
 
     async def start(self, stream_layer: StreamLayer) -> DistributedLog | None:
         self._links = self._make_links(stream_layer)
@@ -142,8 +155,17 @@ class RaftEngine:
             addresses = {NodeId(member.id): member.rpc_addr for member in answer.members}
             await asyncio.to_thread(directory.remember_members, addresses)
         else:
-            log.info("waiting to be joined", hint=f"raftlog join {directory.node_name} {self._address}")
+            hint = f"raftlog join {directory.node_name} {self._address}"
+            if self._source is None:
+                log.info("waiting to be joined", hint=hint)
+            else:
+                log.info(
+                    "waiting for a cluster to find this server",
+                    discovery=self._config.discovery,
+                    or_else=hint,
+                )
             await self._was_called.wait()
+        await self._tell_place()
         commit_log = await self._open_log()
         if commit_log is None:
             raise IdentityError(f"{directory.path}: what was just made there is damaged; look at the disk")
@@ -211,9 +233,10 @@ class RaftEngine:
                 await asyncio.to_thread(storage.close)
             await self._set_aside(str(error))
             self._links.set_identity(self._introduction())
+            await self._tell_place()
             return None
         self._parts.push_async_callback(self._log.close)
-        self._reconciler = Reconciler(self._log, self._source, self._links, self._autopilot)
+        self._reconciler = Reconciler(self._log, self._source, self._links, self._config.autopilot_settings())
         return self._log
 
     def _make_log(self, storage: RaftStorage, links: Links) -> DistributedLog:
@@ -244,9 +267,9 @@ class RaftEngine:
     def work(self) -> list[Coroutine[Any, Any, None]]:
         replica = self.log.replica
         tasks = [
-            self._joining().keep_announced(replica, self._others(), on_removed=self.on_removed),
+            self._joining().keep_announced(replica, self._others(), on_removed=self._was_removed),
             self._remember_members(replica),
-            self.reconciler.run(),
+            self.autopilot.run(),
         ]
         if self._config.first_leader == replica.id and not replica.is_alone:
             tasks.append(replica.campaign_first())
@@ -270,6 +293,35 @@ class RaftEngine:
                     log.warning("members' addresses not kept", reason=str(error))
             await replica.wait_for_change(REMEMBER_INTERVAL_S)
 
+    # ── leaving ─────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def source(self) -> Source | None:
+        return self._source
+
+    @property
+    def autopilot(self) -> Reconciler:
+        assert self._reconciler is not None, "it is not a member of a cluster yet"
+        return self._reconciler
+
+    def _was_removed(self, reason: str) -> None:
+        self.removed = f"it is no member of the cluster any more: {reason}"
+        self._departing = asyncio.create_task(self.depart())
+        self._parts.push_async_callback(_finished, self._departing)
+
+    async def depart(self) -> None:
+        """Tell the others by the source of members that this server is gone for good. Twice is no error."""
+        if self._source is not None and not self._is_departing:
+            self._is_departing = True
+            log.info("leaving the gossip" if self._config.discovery == "gossip" else "leaving")
+            await self._source.leave()
+
+    async def leave(self) -> None:
+        """Be a member no more, and tell the others. What cannot be done is said in the log."""
+        if self._log is not None and not self.removed:
+            await self._joining().leave(self._log)
+        await self.depart()
+
     # ── the end ─────────────────────────────────────────────────────────────────────────────────────
 
     async def close(self) -> None:
@@ -287,3 +339,7 @@ class RaftEngine:
             reason=reason,
             set_aside=folder,
         )
+
+
+async def _finished(task: asyncio.Task[None]) -> None:
+    await asyncio.wait((task,))

@@ -43,6 +43,8 @@ async def _serve(config: ServerConfig) -> int:
         await asyncio.wait((waiting, agent.failed), return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
         undo()
+        if config.leave_on_terminate and asked.is_set():
+            await agent.leave()
         return agent.failed.result() if agent.failed.done() else 0
 
 

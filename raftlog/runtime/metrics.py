@@ -94,6 +94,8 @@ class Metrics:
             "raft_applied_index", "The last entry that this server's views hold."
         )
 
+        self.gossip = self._gauge("gossip", "Figures of the gossip, as this server knows them.", "figure")
+
         self.serving = self._gauge("serving", "1 while the health check says SERVING.")
         self.certificate_ends = self._gauge(
             "certificate_ends_timestamp_seconds", "When the server's certificate expires, as a Unix time."

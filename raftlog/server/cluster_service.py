@@ -98,7 +98,10 @@ class ClusterLog(CommitLog, Protocol):
 
     def status(self) -> ClusterStatus: ...
     async def join(self, id: str, addr: str, directory_id: str = "") -> None: ...
-    async def leave(self, id: str) -> None: ...
+    async def leave(self, id: str, *, is_barred: bool = True) -> None:
+        """With `is_barred` it is not let in again because it was found, only because it was asked for."""
+        ...
+
     async def promote(self, id: str) -> None: ...
     async def transfer_leadership(self, to: str = "") -> str: ...
     async def truncate(self, lowest: int) -> int: ...
@@ -147,11 +150,12 @@ class ClusterService:
         return await self._by_leader(join, "Join", request, pb.JoinResponse, call)
 
     async def leave(self, request: pb.LeaveRequest, call: Call) -> pb.LeaveResponse:
-        self._may(call, "admin")
+        if not (call.is_peer and request.by_itself):
+            self._may(call, "admin")
         check_name("id", request.id)
 
         async def leave() -> pb.LeaveResponse:
-            await self._log.leave(request.id)
+            await self._log.leave(request.id, is_barred=not request.by_itself)
             return pb.LeaveResponse()
 
         return await self._by_leader(leave, "Leave", request, pb.LeaveResponse, call)

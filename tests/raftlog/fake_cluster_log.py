@@ -153,8 +153,8 @@ class FakeClusterLog(logstore.Log):
     async def join(self, id: str, addr: str, directory_id: str = "") -> None:
         self._ask("join", id, addr, directory_id)
 
-    async def leave(self, id: str) -> None:
-        self._ask("leave", id)
+    async def leave(self, id: str, *, is_barred: bool = True) -> None:
+        self._ask("leave", id, *(() if is_barred else ("by itself",)))
 
     async def promote(self, id: str) -> None:
         self._ask("promote", id)

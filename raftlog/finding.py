@@ -1,0 +1,143 @@
+"""How a server looks for others, and is found by them, as its settings say."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final
+
+from raftlog.config import ServerConfig
+from raftlog.discovery.dns_members import DnsMembers
+from raftlog.discovery.membership import (
+    ADDRESS_TAG,
+    CLUSTER_TAG,
+    DIRECTORY_TAG,
+    ROLE_TAG,
+    VERSION_TAG,
+    Membership,
+    MembershipConfig,
+)
+from raftlog.discovery.source import Source
+from raftlog.discovery.static import StaticMembers
+from raftlog.errors import NotSupported
+from raftlog.net.addresses import host_and_port, is_loopback, is_wildcard, split_address
+from raftlog.net.gossip.runner import GossipEnded
+from raftlog.runtime.logging import get_logger
+from raftlog.serf.config import PROFILES
+from raftlog.serf.events import KeyAction, KeysResult
+
+log = get_logger(__name__)
+
+KEYS_FILE: Final = "gossip-keys.json"  # in the data directory: the keys as they were changed last
+FIRST_LOOK_S_MAX: Final = 3.0  # that a server which may begin a cluster looks for one before
+
+JOINING: Final = "joining"  # roles, as a tag
+MEMBER: Final = "member"
+
+
+def program_version() -> str:
+    try:
+        return version("raftlog")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def make_source(config: ServerConfig, *, address: str, directory_id: str, cluster_id: str) -> Source | None:
+    """Where this server, which others reach at `address`, looks for them; None if its settings say: nowhere.
+
+    ConfigError if the file of gossip keys cannot be used.
+    """
+    if config.discovery == "gossip":
+        return _make_membership(config, tags_of(address, directory_id, cluster_id))
+    if config.discovery == "dns":
+        return DnsMembers(config.discovery_dns_names, own_name=config.node_name)
+    if config.discovery == "static":
+        return StaticMembers({peer.name: peer.address for peer in config.peers}, own_name=config.node_name)
+    return None
+
+
+def tags_of(address: str, directory_id: str, cluster_id: str) -> dict[str, str]:
+    """What a server tells of itself."""
+    return {
+        ADDRESS_TAG: address,
+        DIRECTORY_TAG: directory_id,
+        CLUSTER_TAG: cluster_id,
+        ROLE_TAG: MEMBER if cluster_id else JOINING,
+        VERSION_TAG: program_version(),
+    }
+
+
+def _make_membership(config: ServerConfig, tags: Mapping[str, str]) -> Membership:
+    keys = config.gossip_keys()
+    if not keys and not is_loopback(split_address(config.bind_addr)[0]):
+        log.warning(
+            "gossip is not encrypted: who can reach its port can pretend that servers come, leave or fail",
+            hint="give gossip-key-file",
+        )
+    return Membership(
+        None,
+        MembershipConfig(
+            node_name=config.node_name,
+            bind_addr=config.bind_addr,
+            advertise_addr=_advertised(config),
+            tags=tags,
+            start_join_addrs=config.start_join_addrs,
+            profile=PROFILES[config.gossip_profile],
+            keys=keys,
+            keyring_file=Path(config.data_dir) / KEYS_FILE,
+        ),
+    )
+
+
+def _advertised(config: ServerConfig) -> str | None:
+    """Where others are to gossip to; None: where this server listens."""
+    if config.advertise_addr is not None or config.rpc_advertise_addr is None:
+        return config.advertise_addr
+    host, port = split_address(config.bind_addr)
+    if not is_wildcard(host):
+        return None
+    return host_and_port(split_address(config.rpc_advertise_addr)[0], port)
+
+
+async def find_cluster(source: Source, cluster_at: Callable[[str], Awaitable[str]], *, own_name: str) -> str:
+    """Id of a cluster that others are of, as far as that is known within FIRST_LOOK_S_MAX; "" if there is none.
+
+    `cluster_at` asks the server at an address for the cluster that it is a member of, "" for none.
+    """
+    try:
+        async with asyncio.timeout(FIRST_LOOK_S_MAX):
+            await source.first_look()
+    except TimeoutError:
+        log.warning("not all servers that were to be asked for a cluster answered in time")
+    others = [each for each in source.members() if each.name != own_name and each.status == "alive"]
+    told = [each.cluster_id for each in others if each.cluster_id]
+    asked = await asyncio.gather(*(cluster_at(each.address) for each in others if each.address))
+    return next((found for found in (*asked, *told) if found), "")
+
+
+class GossipKeys:
+    """Of one server's gossip, as the service wants them (raftlog/server/gossip_keys.py)."""
+
+    def __init__(self, membership: Membership) -> None:
+        self._membership = membership
+
+    @property
+    def is_authenticated(self) -> bool:
+        return self._membership.is_authenticated
+
+    async def keys(self, action: str, key: bytes) -> KeysResult:
+        try:
+            return await self._membership.keys(KeyAction(action), key)
+        except (ValueError, GossipEnded) as error:
+            raise NotSupported(str(error)) from error
+
+
+def gossip_keys(source: Source | None) -> GossipKeys | None:
+    return GossipKeys(source) if isinstance(source, Membership) else None
+
+
+def gossip_counts(source: Source | None) -> Mapping[str, int]:
+    """For metrics; nothing where there is no gossip."""
+    return source.counts() if isinstance(source, Membership) else {}
