@@ -56,6 +56,7 @@ class Checks:
         self._event_senders: dict[bytes, NodeId] = {}  # by payload, which is never used again
         self._queries: dict[bytes, Asked] = {}  # by payload, which is never used again
         self._gone: dict[NodeId, bool] = {}  # who was told that it has left, until it begins anew
+        self._moved: dict[NodeId, bool] = {}  # who is, or was, at another address than at first
         self.failures_told = 0  # how often somebody was said to have failed
 
     # ── what is done to the nodes ──
@@ -65,6 +66,9 @@ class Checks:
 
     def has_left(self, node: NodeId) -> None:
         self._gone[node] = True
+
+    def moved(self, node: NodeId) -> None:
+        self._moved[node] = True
 
     def sends_event(self, node: NodeId, payload: bytes) -> None:
         self._event_senders[payload] = node
@@ -106,9 +110,9 @@ class Checks:
                 self._event_told(name, seen, payload, time)
             case QueryCame(payload=payload, time=time, id=id):
                 self._query_told(name, seen, payload, (time, id))
-            case NameTaken(other=other):
-                raise Violation("a name was taken", f"{name}: by {other}")
-            case KeysChanged():
+            case NameTaken(other=other) if name not in self._moved:
+                raise Violation("a name was taken", f"{name}: by {other}, and it never was elsewhere")
+            case NameTaken() | KeysChanged():
                 pass
             case _:
                 assert_never(event)

@@ -11,6 +11,7 @@ KEPT_S = 24 * 3600.0  # longer than any run
 
 def draw_config(random: Random) -> SerfConfig:
     probe_interval_s = random.choice((0.05, 0.1, 0.2))
+    gossip_to_the_dead_s = random.choice((0.3, 3.0, KEPT_S))
     swim = SwimConfig(
         probe_interval_s=probe_interval_s,
         probe_timeout_s=probe_interval_s * random.choice((0.25, 0.5)),
@@ -21,7 +22,9 @@ def draw_config(random: Random) -> SerfConfig:
         retransmit_mult=random.choice((2, 3, 4)),
         gossip_interval_s=random.choice((0.01, 0.02, 0.05)),
         gossip_nodes=random.choice((1, 3)),
-        gossip_to_the_dead_s=random.choice((0.3, 3.0, KEPT_S)),
+        gossip_to_the_dead_s=gossip_to_the_dead_s,
+        # a node that moved gets its name back while the run lasts
+        dead_reclaim_s=random.choice((0.3, 1.0, 1.0 if gossip_to_the_dead_s == KEPT_S else 0.0)),
         push_pull_interval_s=random.choice((0.2, 0.5, 1.0)),
         stream_timeout_s=random.choice((0.1, 0.5)),
     )

@@ -17,6 +17,7 @@ from raftlog.serf.codec.packets import Codec
 from raftlog.serf.events import (
     KeysChanged,
     Member,
+    NameTaken,
     QueryCame,
     QueryResult,
     RemoveFailed,
@@ -43,6 +44,8 @@ from raftlog.sim.world import MILLISECOND
 
 NODES_MAX: Final = 9
 LINGER_US_MAX: Final = 50 * MILLISECOND  # from a goodbye to the end of the process
+DOWN_US_MAX: Final = 400 * MILLISECOND  # of a node that moves
+RESTART_US: Final = 500 * MILLISECOND  # of a node that was told that its name is another's
 
 # What is done to a cluster beside faults, and about how often in 1,000 steps.
 ACTS: Final = (
@@ -54,6 +57,7 @@ ACTS: Final = (
     ("query", 4.0),
     ("rotate key", 1.0),
     ("remove failed", 1.0),
+    ("move", 0.5),
 )
 
 
@@ -119,8 +123,20 @@ class SerfSubject:
         match event:
             case KeysChanged():
                 self._image(process).keys = list(volatile.node.keyring.keys)
+            case NameTaken():
+                self.cluster.world.after(1, self._restart, process, process.incarnation)
             case QueryCame(id=id, time=time, payload=payload):
                 self.cluster.world.after(1, self._respond, process, process.incarnation, id, time, payload)
+
+    def _restart(self, process: Process, incarnation: int) -> None:
+        if process.incarnation == incarnation:
+            process.crash()
+            self.cluster.world.after(RESTART_US, self._start, process.node)
+
+    def _start(self, node: NodeId) -> None:
+        """Unless the core is healed meanwhile without it."""
+        if self.cluster.serving is None or node in self.cluster.serving:
+            self.cluster.start(node)
 
     def _respond(self, process: Process, incarnation: int, id: int, time: int, payload: bytes) -> None:
         if process.incarnation == incarnation:
@@ -194,6 +210,11 @@ class SerfSubject:
                 )
             case "rotate key":
                 self.keys.rotate(process)
+            case "move":
+                process.crash()
+                self.addresses.move(process.node)
+                self.checks.moved(process.node)
+                self.cluster.world.after(choice % DOWN_US_MAX, self._start, process.node)
             case "remove failed":
                 failed = [member.name for member in process.machine.node.members() if self._is_away(member)]
                 if failed:
