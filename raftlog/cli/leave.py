@@ -25,7 +25,7 @@ def leave(
     """Remove a server from the cluster for good; if it leads, it hands over first. One that is no member is no error.
 
     Once it is removed, it is told: it leaves the gossip and serves no more, and runs on until you stop it. One that
-    cannot be told is removed all the same. Its data stay where they are.
+    cannot be told is removed all the same. It is not let in again because it is found; `raftlog join` brings it back.
     """
     address = next((one.address for one in client.servers() if one.name == server), "")
     client.leave(server)
