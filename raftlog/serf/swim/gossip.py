@@ -23,7 +23,10 @@ class Gossip:
         self._rumours = rumours
         self._post = post
         self._above = above
-        self._next_at = -inf  # the first rumour after a pause is told at once
+        self._next_at = inf  # in the past after a pause: then the first rumour is told at once
+
+    def start(self, now: float) -> None:
+        self._next_at = now
 
     @property
     def deadline(self) -> float:

@@ -93,6 +93,7 @@ class Swim:
         self._claims.start(*self._start_with, now)
         self._probing.start(now)
         self._exchange.start(now)
+        self._gossip.start(now)
 
     # ── as an engine ──
 

@@ -224,6 +224,21 @@ def test_node_that_slept_gives_others_the_time_to_answer_for_the_silent(one: One
     assert one.node.deadline() == pytest.approx(one.now + 0.5)
 
 
+def test_who_was_alone_begins_to_probe_at_a_time_drawn_by_chance() -> None:
+    """Else all who find each other at one moment would ping at one moment for ever."""
+    waits = set()
+    for seed in range(20):
+        one = One(seed=seed)
+        one.now = 100.0
+        one.know("a")
+        waits.add(one.node.deadline() - one.now)
+        one.wake()
+        assert [type(effect[1]) for effect in one.said()] == [Ping]
+
+    assert len(waits) == 20
+    assert all(0.0 <= wait <= 1.0 for wait in waits)
+
+
 def test_suspected_member_is_told_so_with_the_ping(one: One) -> None:
     one.know("b")
     one.hear(Suspect(1, "b", accuser="c"))
@@ -242,9 +257,20 @@ def test_pinging_for_another_passes_the_ack_on(one: One) -> None:
 
     one.hear_from("a", IndirectPing(9, at("b"), "b", True, at("a"), "a"))
     [(to, ping)] = one.said()
-    one.hear_from("b", Ack(ping.sequence, b"coordinates"))
+    for _ in range(2):
+        one.hear_from("b", Ack(ping.sequence, b"coordinates"))
 
     assert (to, ping) == (at("b"), Ping(ping.sequence, "b", at(ME), ME))
+    assert one.said() == [(at("a"), Ack(9))]
+
+
+def test_pinging_for_another_answers_where_it_says(one: One) -> None:
+    one.know("b")
+
+    one.hear_from("x", IndirectPing(9, at("b"), "b", True, at("a"), "a"))
+    [(_, ping)] = one.said()
+    one.hear_from("b", Ack(ping.sequence))
+
     assert one.said() == [(at("a"), Ack(9))]
 
 
