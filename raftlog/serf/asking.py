@@ -233,9 +233,9 @@ class Asking:
     def _answer_about_name(self, query: Query) -> None:
         home = self._home
         name = query.payload.decode(errors="replace")
-        if name == home.name:
-            return  # a party to it has no vote
         member = home.table.get(name)
+        if name == home.name or (member is not None and member.status in (Status.FAILED, Status.LEFT)):
+            return  # a party to it has no vote, and who is gone no claim to its name
         vote = ConflictResponse("", Address(""))  # nobody is known by it
         if member is not None:
             vote = ConflictResponse(member.name, member.address, dict(member.tags))

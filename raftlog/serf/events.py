@@ -87,7 +87,7 @@ class KeysChanged:
 
 @dataclass(frozen=True, slots=True)
 class NameTaken:
-    """Most members know another node by this node's name: it has to stop."""
+    """Most members know another node by this node's name. Real Serf stops then; here whoever runs the node decides."""
 
     other: Address
 
