@@ -141,10 +141,17 @@ RULES = {
     "raftlog.front": Rule(
         (*BASE, "raftlog.config", "raftlog.net", "raftlog.runtime", "raftlog.server"), ("grpc",)
     ),
+    "raftlog.finding": Rule(
+        (
+            *BASE, "raftlog.config", "raftlog.discovery", "raftlog.net", "raftlog.runtime.logging", "raftlog.serf.config",
+            "raftlog.serf.events",
+        ),
+        (),
+    ),
     "raftlog.joining": Rule(
         (
-            *BASE, *PB, "raftlog.client", "raftlog.config", "raftlog.distributed.replica", "raftlog.engine",
-            "raftlog.machines", "raftlog.net.tls", "raftlog.raft.configuration", "raftlog.runtime.logging",
+            *BASE, *PB, "raftlog.client", "raftlog.config", "raftlog.discovery.source", "raftlog.distributed.log",
+            "raftlog.distributed.replica", "raftlog.engine", "raftlog.finding", "raftlog.machines", "raftlog.net.tls", "raftlog.raft.configuration", "raftlog.runtime.logging",
             "raftlog.storage.data_directory",
         ),
         ("grpc",),
@@ -156,7 +163,7 @@ RULES = {
     "raftlog.raft_engine": Rule(
         (
             *BASE, *EMBED, "raftlog.autopilot", "raftlog.config", "raftlog.discovery", "raftlog.distributed", "raftlog.engine",
-            "raftlog.joining", "raftlog.net", "raftlog.peer_entries", "raftlog.pysyncobj_home", "raftlog.raft", "raftlog.runtime.logging", "raftlog.storage",
+            "raftlog.finding", "raftlog.joining", "raftlog.net", "raftlog.peer_entries", "raftlog.pysyncobj_home", "raftlog.raft", "raftlog.runtime.logging", "raftlog.storage",
         ),
         (),
     ),
@@ -169,7 +176,8 @@ RULES = {
     ),
     "raftlog.agent": Rule(
         (
-            *BASE, *EMBED, "raftlog.config", "raftlog.engine", "raftlog.front", "raftlog.net", "raftlog.pysyncobj_engine",
+            *BASE, *EMBED, "raftlog.config", "raftlog.discovery.source", "raftlog.engine", "raftlog.finding",
+            "raftlog.front", "raftlog.net", "raftlog.pysyncobj_engine",
             "raftlog.raft_engine", "raftlog.runtime", "raftlog.server",
         ),
         (),

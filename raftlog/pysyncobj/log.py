@@ -241,7 +241,10 @@ class SyncObjLog:
         await self._membership.join(NodeId(id), Member(addr, directory_id))
 
     async def leave(self, id: str, *, is_barred: bool = True) -> None:
-        """Remove a server; it is not told, and comes back only if somebody asks for it (`is_barred` or not). Who leads hands over first, and raises NotLeader with the new leader."""
+        """Remove a server; it is not told, and `is_barred` or not it comes back only if somebody asks for it.
+
+        Who leads hands over first, and raises NotLeader with the new leader.
+        """
         await self._membership.leave(NodeId(id))
 
     def get_servers(self) -> tuple[MemberStatus, ...]:
