@@ -84,7 +84,7 @@ class Members:
         self._at[member.address] = member.name
         if known is not None and known.address != member.address:
             self._vacate(known)
-        if known is None or (known.is_gone and not member.is_gone):
+        if known is None or (known.is_gone and not member.is_gone and member.name not in self._ring):
             self._enter(member.name)
         return True
 
@@ -127,8 +127,6 @@ class Members:
 
     def _enter(self, name: str) -> None:
         """Into the ring at a place drawn by chance, so that a newcomer is not always the last to be probed."""
-        if name in self._ring:
-            return
         self._ring.append(name)
         at = self._random.randrange(len(self._ring))
         self._ring[at], self._ring[-1] = self._ring[-1], self._ring[at]
@@ -151,6 +149,8 @@ class Members:
         self._vacate(member)
 
     def _make_room(self) -> bool:
+        if self.alive_count == len(self._of):
+            return False
         gone = [m for m in self._of.values() if m.is_gone and m.name != self._name]
         return bool(gone) and self.forget(min(gone, key=lambda m: (m.changed_at, m.name)).name)
 

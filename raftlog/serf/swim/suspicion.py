@@ -9,6 +9,9 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator
 from math import inf, log, log10
+from typing import Final
+
+SWEPT_ABOVE: Final = 64  # deadlines that are skipped; so many cost nothing
 
 
 def timeout_s_min(mult: int, members: int, probe_interval_s: float) -> float:
@@ -64,7 +67,7 @@ class Suspicions:
     def __init__(self) -> None:
         self._of: dict[str, Suspicion] = {}
         # (deadline, name), also of suspicions that are over or have been shortened since: those are skipped when they
-        # come up. At most one more per confirmation.
+        # come up, and swept out when they are many.
         self._deadlines: list[tuple[float, str]] = []
 
     def __len__(self) -> int:
@@ -73,14 +76,14 @@ class Suspicions:
     def start(self, name: str, suspicion: Suspicion) -> None:
         """In place of any other of this member."""
         self._of[name] = suspicion
-        heapq.heappush(self._deadlines, (suspicion.deadline, name))
+        self._wait_for(name, suspicion)
 
     def confirm(self, name: str, accuser: str) -> bool:
         """Whether it was news of a member that is suspected."""
         suspicion = self._of.get(name)
         if suspicion is None or not suspicion.confirm(accuser):
             return False
-        heapq.heappush(self._deadlines, (suspicion.deadline, name))
+        self._wait_for(name, suspicion)
         return True
 
     def end(self, name: str) -> None:
@@ -100,3 +103,9 @@ class Suspicions:
             if suspicion is not None and suspicion.deadline <= now:
                 self.end(name)
                 yield name, suspicion.confirmations
+
+    def _wait_for(self, name: str, suspicion: Suspicion) -> None:
+        if len(self._deadlines) >= SWEPT_ABOVE + 4 * len(self._of):
+            self._deadlines = [(held.deadline, name) for name, held in self._of.items()]
+            heapq.heapify(self._deadlines)
+        heapq.heappush(self._deadlines, (suspicion.deadline, name))

@@ -128,3 +128,14 @@ def test_suspicion_started_anew_forgets_the_former_deadline() -> None:
 
 def test_nobody_suspected_confirms_nothing() -> None:
     assert not Suspicions().confirm("n", "b")
+
+
+def test_suspicions_begun_again_and_again_leave_few_deadlines_behind() -> None:
+    held = Suspicions()
+    for number in range(10_000):
+        held.start("flapping", suspicion(number / 1000))
+        held.start("other", suspicion(5.0))
+
+    assert len(held._deadlines) < 100
+    assert list(held.over(29.0)) == [("other", 0)]
+    assert list(held.over(34.0)) == [("flapping", 0)]
