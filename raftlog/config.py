@@ -224,8 +224,9 @@ class ServerConfig(BaseSettings):
         "--bootstrap: if there is a cluster already, this server joins it.", (), group="Discovery",
     )  # fmt: skip
     discovery: Discovery = _key(
-        "How servers find each other: gossip, dns, static (whoever is among the peers becomes a member), or off. Not set: gossip, but off where there are peers and no "
-        "--start-join-addrs, and with --engine pysyncobj.", group="Discovery", default_factory=default_discovery,
+        "How servers find each other: gossip; dns; static, by the list of peers: who is added there is let in; or off. Not "
+        "set: gossip, but off where there are peers and no --start-join-addrs, and with --engine pysyncobj.",
+        group="Discovery", default_factory=default_discovery,
     )  # fmt: skip
     advertise_addr: OptionalAddress = _key(
         "Host and port that others are told to gossip to. Not set: --bind-addr, or where that is every interface the "
@@ -378,6 +379,10 @@ class ServerConfig(BaseSettings):
                 )
         if self.discovery == "dns" and not self.discovery_dns_names:
             raise ValueError("discovery is dns, and no names are given: give discovery-dns-names")
+        if self.discovery == "static" and not self.peers:
+            raise ValueError(
+                "discovery is static, and there is no list to find servers in: give peers, in a file"
+            )
         if self.discovery != "off" and self.engine == "pysyncobj":
             raise ValueError(
                 f"discovery {self.discovery} goes with the engine raft, not with pysyncobj; set it to off"

@@ -32,6 +32,7 @@ def test_servers_gossip_unless_their_members_are_fixed(write: Write) -> None:
     assert load({"config_file": peers}).discovery == "off"
     assert load({"config_file": peers, "start_join_addrs": "a:1"}).discovery == "gossip"
     assert load({"config_file": peers, "discovery": "gossip"}).discovery == "gossip"
+    assert load({"config_file": peers, "discovery": "static"}).discovery == "static"
     assert load({"engine": "pysyncobj"}).discovery == "off"
 
 
@@ -102,6 +103,7 @@ def test_settings_reach_the_autopilot_and_their_defaults_are_its_own() -> None:
         ),
         ({"discovery_dns_names": "a:1"}, "discovery-dns-names: of no use, because discovery is gossip"),
         ({"discovery": "dns"}, "discovery is dns, and no names are given"),
+        ({"discovery": "static"}, "discovery is static, and there is no list to find servers in: give peers"),
         (
             {"engine": "pysyncobj", "discovery": "gossip"},
             "discovery gossip goes with the engine raft, not with pysyncobj; set it to off",
@@ -114,7 +116,7 @@ def test_settings_reach_the_autopilot_and_their_defaults_are_its_own() -> None:
             {"discovery": "dns", "discovery_dns_names": "headless:0"},
             "flag: --discovery-dns-names is 'headless:0': port 0 is none",
         ),
-        ({"discovery": "mdns"}, "flag: --discovery is 'mdns': should be 'gossip', 'dns' or 'off'"),
+        ({"discovery": "mdns"}, "flag: --discovery is 'mdns': should be 'gossip', 'dns', 'static' or 'off'"),
         ({"gossip_profile": "slow"}, "flag: --gossip-profile is 'slow': should be 'lan', 'wan', 'local' or 'fast'"),
         ({"start_join_addrs": "a"}, "flag: --start-join-addrs is 'a': not host:port"),
         ({"autopilot_mode": "on"}, "flag: --autopilot-mode is 'on': should be 'act', 'advise' or 'off'"),
