@@ -15,6 +15,7 @@ the model for 3 and 6.)
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -235,7 +236,8 @@ class _Judge:
         if not member.is_voter and member.last_contact_s is None:
             limit_s = min(limit_s, settings.unheard_learner_s)
         if silent_s < limit_s:
-            self.reasons[name] += f"; removed after {limit_s:g} s of silence"
+            if limit_s < math.inf:
+                self.reasons[name] += f"; removed after {limit_s:g} s of silence"
             return
         why = f"silent for {silent_s:.0f} s"
         if hint is not None and hint.status == "alive":

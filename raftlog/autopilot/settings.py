@@ -21,7 +21,7 @@ class AutopilotSettings:
     stabilisation_s: float = 10.0  # that a learner is healthy before it votes; see `waived_s`
     voters_max: int | None = None  # more members than these stay learners; None: all vote
     voters_min: int = 3  # a failed voter stays one if fewer would be left
-    remove_failed_after_s: float = 24 * 3600.0  # of silence
+    remove_failed_after_s: float = 24 * 3600.0  # of silence; infinite: never
     unheard_learner_s: float = 600.0  # after which a learner that never connected is removed
 
     def __post_init__(self) -> None:

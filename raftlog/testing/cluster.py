@@ -37,6 +37,7 @@ LOOK_S: Final = 0.002
 SETTINGS: Final[Mapping[str, object]] = {
     "heartbeat_interval_ms": 50, "election_timeout_ms_min": 300, "election_timeout_ms_max": 600,
     "dial_timeout_ms": 1000, "stop_grace_ms": 1000, "disk_reserve_bytes": MIB, "health_port": None, "admin_port": None,
+    "autopilot_stabilisation_ms": 100,
 }  # fmt: skip
 
 

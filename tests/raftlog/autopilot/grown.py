@@ -79,9 +79,7 @@ class Servers:
     def _make_reconciler(
         self, log: DistributedLog, source: Source | None, links: Links, settings: AutopilotSettings
     ) -> Reconciler:
-        made = Reconciler(log, self.source, links, self._settings)
-        self._reconcilers[log.replica.id] = made
-        return made
+        return Reconciler(log, self.source, links, self._settings)
 
     def _make_certificates(self) -> dict[str, object]:
         certs = self._folder / "certs"
@@ -141,12 +139,6 @@ class Servers:
         """As before, but for this."""
         known = next(one for one in self.source.members() if one.name == name)
         self.source.say(replace(known, **more))
-
-    @property
-    def removed(self) -> list[tuple[str, str]]:
-        """Who was told that it is no member any more, and why."""
-        found = [(name, server._engine.removed) for name, server in self._running.items()]
-        return [(name, reason) for name, reason in found if reason]
 
     # ── what the leader knows ──
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
 import pytest
@@ -228,6 +229,12 @@ def test_a_failed_voter_is_removed_only_after_the_configured_time() -> None:
     assert kinds(after(DAY - 1)) == []
     assert reason(after(5), "n4") == "silent for 5.0 s; removed after 86400 s of silence"
     assert kinds(after(DAY)) == [(RemoveFailed, "n4")]
+
+
+def test_without_a_time_a_failed_voter_is_never_removed() -> None:
+    found = judged(facts(*THREE, dead("n4")), remove_failed_after_s=math.inf)
+
+    assert kinds(found) == [] and reason(found, "n4") == "silent for 100000.0 s"
 
 
 def test_one_that_was_never_heard_counts_from_when_this_leader_saw_it_first() -> None:

@@ -24,6 +24,7 @@ ASK_S_MAX: Final = 1.0  # for what a server believes: it may be paused
 SETTINGS: Final[Mapping[str, object]] = {
     "heartbeat-interval-ms": 100, "election-timeout-ms-min": 600, "election-timeout-ms-max": 1200,
     "dial-timeout-ms": 2000, "stop-grace-ms": 2000, "disk-reserve-bytes": 1 << 20, "log-level": "debug",
+    "autopilot-stabilisation-ms": 200,
 }  # fmt: skip
 
 
