@@ -34,6 +34,8 @@ class Seen:
 
     incarnations: dict[str, int] = field(default_factory=dict)  # of the members that it knows
     times: tuple[int, ...] = (0, 0, 0)  # Lamport's, by CLOCKS
+    leaving: tuple[str, ...] = ()  # members that are LEAVING
+    leaving_before: tuple[str, ...] = ()  # that were before the step
     told: dict[str, Member] = field(default_factory=dict)  # who is there by what the application was told
     events: dict[bytes, int] = field(default_factory=dict)  # payload of a user event: its Lamport time
     queries: set[tuple[int, int]] = field(default_factory=set)  # (time, id); never iterated
@@ -94,6 +96,9 @@ class Checks:
             if time < was:
                 raise Violation("a Lamport clock went back", f"{name}: of {clock}s, {was} to {time}")
         seen.times = times
+        seen.leaving_before, seen.leaving = seen.leaving, ()
+        if counts["members_leaving"]:
+            seen.leaving = tuple(member.name for member in node.members() if member.status is Status.LEAVING)
 
     def sending(self, name: NodeId, data: bytes) -> None:
         bytes_max = self._config.swim.packet_bytes_max
@@ -145,6 +150,8 @@ class Checks:
                 status = Status.LEFT
             case _:
                 assert_never(event)
+        if isinstance(event, MemberFailed) and member.name in seen.leaving_before:
+            raise Violation("who was leaving is said to have failed", f"{name}: of {member.name}")
         if not is_fit:
             was_text = "unknown" if was is None else was.value
             raise Violation(

@@ -27,6 +27,7 @@ def draw_config(random: Random) -> SerfConfig:
         dead_reclaim_s=random.choice((0.3, 1.0, 1.0 if gossip_to_the_dead_s == KEPT_S else 0.0)),
         push_pull_interval_s=random.choice((0.2, 0.5, 1.0)),
         stream_timeout_s=random.choice((0.1, 0.5)),
+        packet_bytes_max=random.choice((400, 1400)),  # the smaller is full before all rumours are in it
     )
     return SerfConfig(
         swim=swim,
