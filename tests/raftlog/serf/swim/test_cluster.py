@@ -269,6 +269,28 @@ def test_partition_heals_by_gossip_to_the_dead(town: Town) -> None:
     assert took < 35.0
 
 
+def test_long_partition_heals_by_one_exchange_of_states(town: Town) -> None:
+    """Nobody tells the dead any more, and all are remembered at the incarnation at which they died."""
+    town.settle(*FIVE)
+    between = {(a, b) for a in "ab" for b in "cde"}
+    town.lost |= between | {(b, a) for a, b in between}
+    town.cut |= town.lost
+    town.run(200.0)
+    assert [town.nodes[name].alive_count for name in FIVE] == [2, 2, 3, 3, 3]
+    for told in town.told.values():
+        told.news.clear()
+
+    town.lost.clear()
+    town.cut.clear()
+    assert town.join("a", "c") == ""
+    took = town.run_until(lambda: all(everyone_sees(town, name, ALIVE) for name in FIVE))
+    town.run(60.0)
+
+    assert took < 5.0
+    assert sorted(town.told["a"].news) == [("joined", name) for name in "cde"]
+    assert sorted(town.told["e"].news) == [("joined", name) for name in "ab"]
+
+
 def test_same_seed_sends_the_same_packets() -> None:
     packets = []
     for _ in range(2):

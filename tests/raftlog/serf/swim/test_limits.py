@@ -8,6 +8,7 @@ from random import Random
 import pytest
 
 from raftlog.engine import Asked, Note, Receive, Send
+from raftlog.serf.codec import kinds
 from raftlog.serf.codec.envelopes import CRC_BYTES
 from raftlog.serf.codec.keyring import Keyring
 from raftlog.serf.codec.packets import Codec
@@ -111,6 +112,19 @@ def test_packets_are_filled_up_to_their_limit_and_no_further() -> None:
 
     assert max(sizes) <= QUIET.packet_bytes_max
     assert sizes[0] > QUIET.packet_bytes_max - 150
+
+
+@pytest.mark.parametrize(("protocol_max", "has_checksum"), [(4, False), (5, True)])
+def test_packets_have_a_checksum_for_whoever_understands_it(protocol_max: int, has_checksum: bool) -> None:
+    one = One()
+    one.hear(alive("a", versions=SPOKEN._replace(protocol_max=protocol_max)))
+    one.tell_all()
+
+    one.node.send(at("a"), b"hello", one.now)
+    one.node.send(ELSEWHERE, b"hello", one.now)
+
+    kinds_sent = [effect.message[0] for effect in one.node.drain() if isinstance(effect, Send)]
+    assert kinds_sent == [kinds.CRC if has_checksum else kinds.USER, kinds.USER]
 
 
 def test_packet_has_255_parts_at_most() -> None:
