@@ -50,6 +50,7 @@ class Asking:
     def __init__(self, home: Home) -> None:
         self._home = home
         self.queries = Queries(home.config.event_buffer)
+        self._has_ended = False
         self._conflict_asked_at = -math.inf
         self._answers = 0  # in the second that began then
         self._second_began_at = -math.inf
@@ -60,6 +61,12 @@ class Asking:
 
     def advance(self) -> None:
         for running in self.queries.ended(self._home.now):
+            running.on_end(running.result())
+
+    def end(self) -> None:
+        """Whoever asked gets what has come so far; nothing is asked any more."""
+        self._has_ended = True
+        for running in self.queries.ended(math.inf):
             running.on_end(running.result())
 
     # ── asking ──
@@ -98,7 +105,7 @@ class Asking:
             responses.update(result.responses)
             members = [member.name for member in home.table.here]
             silent = tuple(name for name in members if name not in responses)
-            if silent and asks_left > 1:
+            if silent and asks_left > 1 and not self._has_ended:
                 self._ask_for_keys(event, responses, missing=silent, asks_left=asks_left - 1)
             else:
                 home.reply(event.request, keys.tally(responses, members=len(members)))

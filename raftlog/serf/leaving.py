@@ -39,9 +39,6 @@ class Leaving:
     def begin(self, request: int) -> None:
         """A second request waits for the same end."""
         home = self._home
-        if self.stage is Stage.LEFT:
-            home.reply(request, None)
-            return
         self._requests.append(request)
         if self.stage is not Stage.HERE:
             return

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from random import Random
-from typing import assert_never
+from typing import Final, assert_never
 
 from raftlog.engine import Answered, Asked, Effect, Receive, Unanswered, Wake
 from raftlog.serf.asking import Asking
@@ -37,6 +37,8 @@ from raftlog.serf.messages import Address, LeaveIntent, UserEvent
 from raftlog.serf.reconnecting import Upkeep
 from raftlog.serf.swim.node import Swim
 from raftlog.serf.user_events import UserEvents, size
+
+HAS_LEFT: Final = "this node has left the gossip"
 
 Event = Receive[bytes] | Asked[bytes] | Answered[bytes] | Unanswered | Wake | Request
 
@@ -93,6 +95,8 @@ class SerfNode:
         self._asking.advance()
         self._upkeep.advance(may_reconnect=self._leaving.stage is Stage.HERE)
         self._leaving.advance()
+        if self.has_left:
+            self._end_requests()
 
     def drain(self) -> list[Effect]:
         return self._swim.drain() + self._home.drain()
@@ -176,15 +180,22 @@ class SerfNode:
             case _:
                 assert_never(event)
 
+    def _end_requests(self) -> None:
+        """Those that wait get what is known; no answer to them is heard any more."""
+        self._asking.end()
+        for request, outcomes in self._joins.items():
+            known = {address: HAS_LEFT if reason is None else reason for address, reason in outcomes.items()}
+            self._home.reply(request, known)
+        self._joins.clear()
+
     def _refuse(self, event: Event) -> None:
-        reason = "this node has left the gossip"
         match event:
             case Leave():
                 self._home.reply(event.request, None)
             case Join():
-                self._home.reply(event.request, dict.fromkeys(event.addresses, reason))
+                self._home.reply(event.request, dict.fromkeys(event.addresses, HAS_LEFT))
             case SetTags() | SendUserEvent() | SendQuery() | RemoveFailed() | ChangeKeys():
-                self._home.reply(event.request, ValueError(reason))
+                self._home.reply(event.request, ValueError(HAS_LEFT))
             case Asked():
                 self._home.reply(event.request, b"")
             case _:

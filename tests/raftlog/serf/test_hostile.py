@@ -14,7 +14,7 @@ from raftlog.serf.codec.packets import Codec
 from raftlog.serf.codec.serf import decode, encode
 from raftlog.serf.codec.swim import encode as encode_swim
 from raftlog.serf.config import FAST
-from raftlog.serf.events import Leave, MemberFailed, MemberLeft, QueryCame, Status, UserEventCame
+from raftlog.serf.events import Leave, MemberFailed, MemberLeft, QueryCame, Respond, Status, UserEventCame
 from raftlog.serf.home import NOTES_MAX
 from raftlog.serf.lamport import TIME_MAX
 from raftlog.serf.messages import (
@@ -220,6 +220,54 @@ def test_a_query_with_a_wild_relay_factor_is_relayed_by_few() -> None:
 
     sent = post.packets["n1"] - before
     assert 1 + RELAY_FACTOR_MAX <= sent <= 1 + RELAY_FACTOR_MAX + FAST.swim.gossip_nodes
+
+
+def test_an_internal_query_that_is_not_known_is_noted_and_not_told() -> None:
+    post = Post()
+    n1 = post.start("n1")
+
+    inject(post, n1, replace(QUERY, name="_serf_self-destruct\nerror: all is lost", wants_ack=False))
+
+    assert n1.tells(QueryCame) == []
+    assert [note.fields["query"] for note in n1.noted("serf_query_unknown")] == [
+        r"'_serf_self-destruct\nerror: all is lost'"
+    ]
+
+
+def test_an_answer_is_not_relayed_where_there_are_hardly_as_many_members() -> None:
+    post = Post()
+    n1, _ = post.cluster("n1", "n2")
+    post.run(5.0)
+    before = post.packets["n1"]
+
+    inject(post, n1, replace(QUERY, relay_factor=2, is_broadcast=False))
+
+    assert post.packets["n1"] == before + 1
+
+
+def test_an_answer_that_is_too_large_to_be_relayed_goes_the_direct_way_alone() -> None:
+    post = Post()
+    n1, n2, n3 = post.cluster("n1", "n2", "n3")
+    post.run(5.0)
+    before = post.packets["n1"]
+
+    inject(post, n1, replace(QUERY, relay_factor=1, is_broadcast=False, wants_ack=False))
+    post.ask(n1, Respond(QUERY.id, QUERY.time, bytes(950)))
+
+    assert post.packets["n1"] == before + 1
+
+
+def test_a_conflict_of_others_is_noted() -> None:
+    post = Post()
+    n1, n2 = post.cluster("n1", "n2")
+
+    packet = PLAIN.packet([encode_swim(Alive(9, "n2", STRANGER, b""))], has_crc=False)
+    post.ask(n1, Receive(STRANGER, packet))
+
+    assert [note.fields for note in n1.noted("serf_name_conflict_of_others")] == [
+        {"name": "n2", "one": post.address(n2), "other": STRANGER}
+    ]
+    assert post.member(n1, "n2").address == post.address(n2)
 
 
 def test_answers_are_relayed_to_members_only() -> None:

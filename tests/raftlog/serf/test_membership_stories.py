@@ -8,7 +8,9 @@ import pytest
 
 from raftlog.serf.config import FAST
 from raftlog.serf.events import (
+    ChangeKeys,
     Join,
+    KeyAction,
     Leave,
     MemberFailed,
     MemberJoined,
@@ -16,6 +18,7 @@ from raftlog.serf.events import (
     MemberReaped,
     MemberUpdated,
     RemoveFailed,
+    SendQuery,
     SetTags,
     Status,
 )
@@ -149,6 +152,23 @@ def test_a_second_leave_ends_with_the_first() -> None:
     post.until(lambda: n2.node.has_left)
 
     assert {first, second} <= post.outcomes.keys()
+
+
+def test_what_was_asked_for_ends_when_the_node_has_left() -> None:
+    post = Post(config=replace(FAST, leave_propagate_s=0.01), keys=(bytes(32),))
+    n1, n2, n3 = post.cluster("n1", "n2", "n3")
+    post.crash(n3)
+    nowhere = Address("127.0.0.1:9")
+
+    join = post.ask(n2, Join(post.number(), (nowhere, post.address(n1))))
+    query = post.ask(n2, SendQuery(post.number(), "load", b"", wants_ack=True, timeout_s=60.0))
+    keys = post.ask(n2, ChangeKeys(post.number(), KeyAction.LIST))
+    post.outcome(n2, Leave(post.number()))
+
+    assert post.outcomes[join] == {nowhere: "this node has left the gossip", post.address(n1): ""}
+    assert sorted(post.outcomes[query].acks) == ["n1", "n2"]
+    assert post.outcomes[keys].answers == 2
+    assert n2.node.deadline() is None
 
 
 def test_who_left_and_comes_back_is_alive_for_all_and_stays_so() -> None:
