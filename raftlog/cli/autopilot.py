@@ -100,10 +100,9 @@ def _print_servers(found: Autopilot) -> None:
         "server", "address", "role", "health", "last contact", "behind", "seen", box=None, pad_edge=False
     )
     for one in found.servers:
-        health = "healthy" if one.is_healthy else "NOT healthy"
         behind = "?" if one.trailing_entries is None else f"{one.trailing_entries:,}"
         table.add_row(
-            escape(one.name), escape(one.address), _role(one), f"{health} for {shown_duration(one.healthy_since_s)}",
+            escape(one.name), escape(one.address), _role(one), _server_health(one),
             _last_contact(one), behind, one.status or "no",
         )  # fmt: skip
     console.print(table, highlight=False)
@@ -116,6 +115,13 @@ def _role(server: AutopilotServer) -> str:
     if not server.is_member:
         return "no member"
     return "leader" if server.is_leader else "voter" if server.is_voter else "learner"
+
+
+def _server_health(server: AutopilotServer) -> str:
+    if not server.is_member:
+        return "-"  # nobody has looked yet
+    healthy = "healthy" if server.is_healthy else "NOT healthy"
+    return f"{healthy} for {shown_duration(server.healthy_since_s)}"
 
 
 def _last_contact(server: AutopilotServer) -> str:

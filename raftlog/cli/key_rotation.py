@@ -25,18 +25,23 @@ class RotationStopped(RaftlogError):
     """Not all members did as they were asked. The text says what holds now and how to go on."""
 
 
-def rotate(
-    client: KeyClient, id: str, key: bytes, say: Callable[[str], None], *, without_absent: bool
-) -> None:
-    """Have all members use the key with this id alone. `key` is empty for one that some member has already."""
-    before = client.change_gossip_keys("list")
-    _require_complete(before, "to say which keys there are", "nothing was changed")
+def require_ready(client: KeyClient, *, without_absent: bool) -> None:
+    """RotationStopped unless all members are there, and answer."""
+    _require_complete(client.change_gossip_keys("list"), "to say which keys there are", "nothing was changed")
     if not without_absent:
         _require_all_present(
             client.known_servers(),
             "a server that misses the new key cannot come back by itself. Nothing was changed",
         )
 
+
+def rotate(
+    client: KeyClient, id: str, key: bytes, say: Callable[[str], None], *, without_absent: bool
+) -> None:
+    """Have all members use the key with this id alone. `key` is empty for one that some member has already.
+
+    Ask `require_ready` first.
+    """
     go_on = f"run `raftlog keys rotate {id}` then"
     answer = client.change_gossip_keys("install", key=key, key_id="" if key else id)
     _require_complete(answer, f"to install {id}", f"all encrypt with the old key as before; {go_on}")

@@ -16,6 +16,7 @@ from rich.table import Table
 from logstore.cli.output import Json, console, print_json
 from raftlog.cli import EXIT_FAILED, make_app
 from raftlog.cli.connection import connected
+from raftlog.cli.key_rotation import require_ready
 from raftlog.cli.key_rotation import rotate as rotate_keys
 from raftlog.client.client import Client
 from raftlog.client.membership import KeysAnswer
@@ -95,7 +96,7 @@ def generate(
     """Print a new key. Asks no server. For a file: `(umask 077; raftlog keys generate > gossip.key)`."""
     if size not in KEY_BYTES:
         raise ConfigError([f"--bytes is {size}: a key has 16, 24 or 32"])
-    typer.echo(base64.b64encode(secrets.token_bytes(size)).decode())
+    typer.echo(base64.b64encode(_made(size).key).decode())
 
 
 @app.command()
@@ -138,12 +139,11 @@ def rotate(
     makes the key, that is printed on stdout: keep it for servers that are to come (--gossip-key-file). What else there is
     to say goes to stderr.
     """
-    if key or file is not None:
-        named = _named(key, file)
-    else:
-        made = secrets.token_bytes(max(KEY_BYTES))
-        named = Named(key_id(made), made)
-        typer.echo(base64.b64encode(made).decode())  # first: what is installed must not be lost
+    is_given = bool(key) or file is not None
+    named = _named(key, file) if is_given else _made()
+    require_ready(client, without_absent=without_absent)
+    if not is_given:  # said before it is installed: it must not be lost
+        typer.echo(base64.b64encode(named.key).decode())
     rotate_keys(
         client, named.id, named.key, lambda text: typer.echo(text, err=True), without_absent=without_absent
     )
@@ -169,6 +169,11 @@ def _print_gaps(answer: KeysAnswer) -> None:
         typer.echo(f"{answer.answers} of {answer.members} members answered")
     for name, reason in sorted(answer.errors.items()):
         typer.echo(f"{name}: {reason}")
+
+
+def _made(size: int = max(KEY_BYTES)) -> Named:
+    key = secrets.token_bytes(size)
+    return Named(key_id(key), key)
 
 
 def _named(text: str, file: Path | None) -> Named:

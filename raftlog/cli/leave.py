@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from raftlog.cli import make_app
-from raftlog.cli.connection import connected
+from raftlog.cli.connection import Target, client_of, require_any, with_target
 from raftlog.client.client import Client
 from raftlog.errors import RaftlogError
 
 app = make_app()
 
+TOLD_S_MAX: Final = 10.0  # for the server to say goodbye
+
 
 @app.command()
-@connected
+@with_target
 def leave(
-    client: Client,
+    target: Target,
     server: Annotated[
         str, typer.Argument(metavar="NAME", help="Node name of the server.", show_default=False)
     ],
@@ -27,13 +29,16 @@ def leave(
     Once it is removed, it is told: it leaves the gossip and serves no more, and runs on until you stop it. One that
     cannot be told is removed all the same. It is not let in again because it is found; `raftlog join` brings it back.
     """
-    address = next((one.address for one in client.servers() if one.name == server), "")
-    client.leave(server)
+    with client_of(target) as client:
+        address = next((one.address for one in client.servers() if one.name == server), "")
+        client.leave(server)
     typer.echo(f"{server} is no member")
     if not address:
         return
     try:
-        client.depart(server, address)
+        require_any([address], target.tls)
+        with Client(address, tls=target.tls, timeout_s=TOLD_S_MAX) as there:
+            there.depart(server, address)
     except RaftlogError as error:
         typer.echo(f"{server} at {address} could not be told: {error}; if it runs, stop it")
     else:

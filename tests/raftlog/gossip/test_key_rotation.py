@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from raftlog.cli.key_rotation import RotationStopped, rotate
+from raftlog.cli.key_rotation import RotationStopped, require_ready, rotate
 from raftlog.client.membership import KeysAnswer, KnownServers, to_keys_answer, to_known_servers
 from raftlog.discovery.membership import Membership
 from raftlog.pb.raftlog.v1 import cluster_pb2 as pb
@@ -77,6 +77,7 @@ def test_a_running_gossip_changes_to_a_new_key(run_once: Run) -> None:
             nodes = await five(stack)
             for _ in range(2):  # to do it again changes nothing
                 through = Through(nodes[0])
+                await asyncio.to_thread(require_ready, through, without_absent=False)
                 await asyncio.to_thread(rotate, through, key_id(NEW), NEW, said.append, without_absent=False)
 
                 listed = await asyncio.to_thread(through.change_gossip_keys, "list")
@@ -101,11 +102,11 @@ def test_keys_do_not_change_while_a_member_is_away(run_once: Run) -> None:
             await nodes[4].membership.close()
 
             with pytest.raises(RotationStopped, match=r"^(4 of 5 members answered when asked|not there: e)"):
-                await asyncio.to_thread(rotate, through, key_id(NEW), NEW, print, without_absent=False)
+                await asyncio.to_thread(require_ready, through, without_absent=False)
 
             await nodes[0].until_sees({**dict.fromkeys("abcd", "alive"), "e": "failed"})
             with pytest.raises(RotationStopped, match=r"^not there: e \(failed\)"):
-                await asyncio.to_thread(rotate, through, key_id(NEW), NEW, print, without_absent=False)
+                await asyncio.to_thread(require_ready, through, without_absent=False)
             listed = await asyncio.to_thread(through.change_gossip_keys, "list")
             assert [tuple(one) for one in listed.keys] == [(key_id(OLD), 4, 4)]
 
