@@ -58,6 +58,23 @@ def test_newer_alive_with_the_same_meta_is_no_news_for_the_protocol_above(one: O
     assert rumours(one) == [alive("a", 2)]
 
 
+def test_member_changed_when_its_state_did(one: One) -> None:
+    times = []
+    for now, claim in [
+        (1.0, alive("a", 2)),
+        (2.0, Suspect(2, "a", accuser="c")),
+        (3.0, alive("a", 3)),
+        (4.0, alive("a", 4)),
+        (5.0, Dead(4, "a", accuser="c")),
+        (6.0, alive("a", 5)),
+    ]:
+        one.now = now
+        one.hear(claim)
+        times.append(one.node.members["a"].changed_at)
+
+    assert times == [0.0, 2.0, 3.0, 3.0, 5.0, 6.0]
+
+
 def test_newer_alive_with_other_meta_is(one: One) -> None:
     one.hear(alive("a", 2, meta=b"tags"))
 

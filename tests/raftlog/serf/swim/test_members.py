@@ -157,6 +157,10 @@ def test_full_table_does_not_forget_this_node() -> None:
 
     assert not members.put(member("b"))
 
+    members.put(member("a", State.DEAD, changed_at=9.0))
+    assert members.put(member("b"))
+    assert sorted(members.view) == ["b", ME]
+
 
 def test_others_are_picked_by_chance_each_once() -> None:
     members = table(*"abcdef")
