@@ -411,6 +411,11 @@ class ServerConfig(BaseSettings):
         return self._unused
 
     @property
+    def looks_first(self) -> bool:
+        """Whether a new server that may begin a cluster looks for one before."""
+        return self.bootstrap and bool(self.start_join_addrs or self.discovery_dns_names)
+
+    @property
     def rpc_host(self) -> str:
         return split_address(self.bind_addr)[0]
 

@@ -31,7 +31,6 @@ from raftlog.serf.events import KeyAction, KeysResult
 log = get_logger(__name__)
 
 KEYS_FILE: Final = "gossip-keys.json"  # in the data directory: the keys as they were changed last
-FIRST_LOOK_S_MAX: Final = 3.0  # that a server which may begin a cluster looks for one before
 
 JOINING: Final = "joining"  # roles, as a tag
 MEMBER: Final = "member"
@@ -102,15 +101,10 @@ def _advertised(config: ServerConfig) -> str | None:
 
 
 async def find_cluster(source: Source, cluster_at: Callable[[str], Awaitable[str]], *, own_name: str) -> str:
-    """Id of a cluster that others are of, as far as that is known within FIRST_LOOK_S_MAX; "" if there is none.
+    """Id of a cluster that others are of, as far as `source` knows now; "" if there is none.
 
     `cluster_at` asks the server at an address for the cluster that it is a member of, "" for none.
     """
-    try:
-        async with asyncio.timeout(FIRST_LOOK_S_MAX):
-            await source.first_look()
-    except TimeoutError:
-        log.warning("not all servers that were to be asked for a cluster answered in time")
     others = [each for each in source.members() if each.name != own_name and each.status == "alive"]
     told = [each.cluster_id for each in others if each.cluster_id]
     asked = await asyncio.gather(*(cluster_at(each.address) for each in others if each.address))

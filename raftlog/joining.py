@@ -34,6 +34,8 @@ CALL_S_MAX: Final = 15.0  # for a join: the leader has to commit it
 ASK_AGAIN_S: Final = 1.0
 ANNOUNCE_INTERVAL_S: Final = 0.5
 LEADER_S_MAX: Final = 2.0  # without a word from one it may be that nobody knows where this server is
+LOOK_FIRST_S_MAX: Final = 10.0  # several times what a leader takes to call a member that it has lost
+LOOK_AGAIN_S: Final = 0.1
 LEAVE_S_MAX: Final = 10.0
 LEAVE_AGAIN_S: Final = 0.2
 STATUS_S_MAX: Final = 2.0  # for one that may not be there
@@ -68,13 +70,12 @@ class Joining:
         self._address = address
         self._engine = engine
 
-    async def begin_cluster(
-        self, directory: DataDirectory, config: ServerConfig, source: Source | None = None
-    ) -> bool:
+    async def begin_cluster(self, directory: DataDirectory, config: ServerConfig) -> bool:
         """Make the first content of a directory if the settings say how; whether it has content now.
 
         Nothing is done with a directory that has some: bootstrapping twice is no error. Nor with a new one whose peers
-        have gone on already, or if `source` finds a cluster: this server is to be let in.
+        have gone on already: this server has lost its data, and asks to be let in. Nor with one that looks for a
+        cluster before it begins one.
         """
         if not directory.is_new:
             return True
@@ -86,22 +87,43 @@ class Joining:
             members = {NodeId(peer.name): Member(peer.address, "") for peer in config.peers}
             cluster_id = cluster_of(config)
             log.info("cluster begun from the list of peers", members=len(members))
-        elif config.bootstrap:
-            found = (
-                "" if source is None else await find_cluster(source, self._cluster_at, own_name=self._node)
-            )
+        elif config.bootstrap and not config.looks_first:
+            await self.bootstrap(directory, str(uuid.uuid4()))
+            return True
+        else:
+            return False
+        await asyncio.to_thread(directory.bootstrap, cluster_id, members, _first_views(members))
+        return True
+
+    async def bootstrap(self, directory: DataDirectory, cluster_id: str) -> None:
+        """Begin a cluster with this server alone."""
+        members = {directory.node_name: Member(self._address, directory.directory_id)}
+        await asyncio.to_thread(directory.bootstrap, cluster_id, members, _first_views(members))
+        log.info("cluster begun with this server", cluster=cluster_id)
+
+    async def look_first(self, source: Source) -> bool:
+        """Whether this server, which may begin a cluster, is to: nobody that `source` finds is of one.
+
+        It is sure of that once everybody who was to be asked has answered; it waits no longer than LOOK_FIRST_S_MAX.
+        """
+        ends = time.monotonic() + LOOK_FIRST_S_MAX
+        while True:
+            is_sure = source.is_complete
+            found = await find_cluster(source, self._cluster_at, own_name=self._node)
             if found:
                 log.warning(
                     "a cluster is there already: this server joins it, and begins none", cluster=found
                 )
                 return False
-            members = {directory.node_name: Member(self._address, directory.directory_id)}
-            cluster_id = str(uuid.uuid4())
-            log.info("cluster begun with this server", cluster=cluster_id)
-        else:
-            return False
-        await asyncio.to_thread(directory.bootstrap, cluster_id, members, _first_views(members))
-        return True
+            if is_sure:
+                return True
+            if time.monotonic() >= ends:
+                log.warning(
+                    "no cluster found, and not all answered that were to be asked: this server begins one",
+                    waited_s=LOOK_FIRST_S_MAX,
+                )
+                return True
+            await asyncio.sleep(LOOK_AGAIN_S)
 
     async def _cluster_at(self, address: str) -> str:
         status = await self._status(address) if address != self._address else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
@@ -118,7 +119,7 @@ class RaftEngine:
         self._parts.push_async_callback(self._close_directory)
         self._address = address
         await self._look_for_others()
-        self._is_member = await self._joining().begin_cluster(directory, config, self._source)
+        self._is_member = await self._joining().begin_cluster(directory, config)
         await self._tell_place()
 
     async def _look_for_others(self) -> None:
@@ -148,7 +149,11 @@ class RaftEngine:
         directory, links = self._home, self._links
         assert links is not None, "start comes first"
         asked = self._others()
-        if asked:
+        if self._config.looks_first and directory.is_new and await self._may_begin():
+            cluster_id = str(uuid.uuid4())
+            links.set_cluster(cluster_id)  # at once: a cluster that calls from now on is another one
+            await self._joining().bootstrap(directory, cluster_id)
+        elif asked:
             answer = await self._joining().ask(asked, directory.directory_id, directory.cluster_id)
             directory.join(answer.cluster_id)  # nothing is left to do if its leader has called meanwhile
             links.set_cluster(answer.cluster_id)
@@ -170,6 +175,17 @@ class RaftEngine:
         if commit_log is None:
             raise IdentityError(f"{directory.path}: what was just made there is damaged; look at the disk")
         return commit_log
+
+    async def _may_begin(self) -> bool:
+        """Whether nobody is of a cluster that this server could be of; False as well once a cluster has called it."""
+        assert self._source is not None, "without one it does not look first"
+        looking = asyncio.create_task(self._joining().look_first(self._source))
+        called = asyncio.create_task(self._was_called.wait())
+        await asyncio.wait((looking, called), return_when=asyncio.FIRST_COMPLETED)
+        for task in (looking, called):
+            task.cancel()
+        await asyncio.wait((looking, called))
+        return not self._was_called.is_set() and looking.result()
 
     def _others(self) -> list[str]:
         """Addresses of servers that may let this one in."""

@@ -70,8 +70,10 @@ class DnsMembers:
         wait_s = await self._look()
         self._task = asyncio.get_running_loop().create_task(self._keep_looking(wait_s))
 
-    async def first_look(self) -> None:
-        """That was done at the start."""
+    @property
+    def is_complete(self) -> bool:
+        """Whether every name has been known once."""
+        return len(self._found) == len(self._names)
 
     def members(self) -> Sequence[Candidate]:
         return tuple(

@@ -45,6 +45,7 @@ RETRY_S_MAX: Final = 30.0
 ALONE_S: Final = (
     10.0  # between two looks whether nobody else is alive, in which case all addresses are tried anew
 )
+NAME_PAUSE_S: Final = 10.0  # until a node that lost its name asks for it again
 LEAVE_S: Final = 2.0  # beyond what the profile gives a goodbye
 REMEMBERED_MAX: Final = 64  # addresses of members, to find them again
 
@@ -94,6 +95,9 @@ class Membership:
         self._remembered: dict[str, None] = {}  # addresses of members' gossip, the latest last
         self._node_or_none: GossipNode | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._unanswered: Sequence[str] = (
+            config.start_join_addrs
+        )  # of those, the ones that never answered yet
         self._looked = asyncio.Event()  # every address answered or failed once
         self._quiet = QuietLog(log, time.monotonic)
 
@@ -121,6 +125,11 @@ class Membership:
     async def first_look(self) -> None:
         """Return once every one of start_join_addrs has answered or failed once."""
         await self._looked.wait()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every one of start_join_addrs has answered once."""
+        return not self._unanswered
 
     def members(self) -> Sequence[Candidate]:
         """By name, those that left or failed and this one included."""
@@ -170,8 +179,13 @@ class Membership:
 
     @property
     def is_over(self) -> bool:
-        """It said goodbye, or lost its name to another: it is silent for ever."""
+        """It is silent: it said goodbye, or lost its name to another, for which it asks again after a while."""
         return self._node.is_over
+
+    @property
+    def has_left(self) -> bool:
+        """It said goodbye: it is silent for ever."""
+        return self._node.is_over and not self._node.has_lost_name
 
     def counts(self) -> Mapping[str, int]:
         """For metrics."""
@@ -216,25 +230,40 @@ class Membership:
         await self._node.start()
 
     async def _keep_running(self) -> None:
-        """A node whose engine failed, which is a bug, is made anew: this server must not vanish for it."""
+        """A node that ended is made anew: this server must not vanish for a bug, nor for ever because of its name.
+
+        It loses that to itself if it comes back with another address before the others know that it was away, as
+        containers do. Once they know, the name is free.
+        """
         backoff = BackOff(seconds_min=RETRY_S_MIN, seconds_max=RETRY_S_MAX, random=random.Random())
         while True:
             try:
                 await self._node.listen()
-                return  # it was closed, or lost its name
+                if not self._node.has_lost_name:
+                    return  # it was closed
+                pause_s = NAME_PAUSE_S
             except Exception as error:  # noqa: BLE001  # whatever the bug is
                 log.error("gossip failed; it begins anew reason=%s", error)
+                pause_s = backoff.next()
             await self._node.close()
-            await asyncio.sleep(backoff.next())
-            with suppress(ListenError):
-                await self._begin(self._node.keyring.keys, self._node.bound_address)
+            await asyncio.sleep(pause_s)
+            while not await self._begin_anew():
+                await asyncio.sleep(backoff.next())
+
+    async def _begin_anew(self) -> bool:
+        try:
+            await self._begin(self._node.keyring.keys, self._node.bound_address)
+        except ListenError as error:
+            log.warning("gossip does not begin anew yet reason=%s", error)
+            return False
+        return True
 
     async def _keep_joined(self) -> None:
         """Ask every address until it has answered once; and all of them anew whenever nobody else is alive."""
         backoff = BackOff(seconds_min=RETRY_S_MIN, seconds_max=RETRY_S_MAX, random=random.Random())
         asked = tuple(dict.fromkeys(self._config.start_join_addrs))
-        while not self.is_over:
-            if asked:
+        while not self.has_left:
+            if asked and not self.is_over:
                 asked = await self._ask(asked)
             self._looked.set()
             await asyncio.sleep(backoff.next() if asked else ALONE_S)
@@ -251,6 +280,7 @@ class Membership:
         except Exception as error:  # noqa: BLE001  # of a node that failed: a new one comes
             self._quiet.warning("join", "not joined reason=%s", str(error) or type(error).__name__)
             return addresses
+        self._unanswered = [address for address in self._unanswered if outcomes.get(address) != ""]
         for address, reason in outcomes.items():
             if reason:
                 text = "not joined yet; it is tried again address=%s reason=%s"
@@ -279,9 +309,11 @@ class Membership:
                 log.info("member forgotten name=%s address=%s", member.name, member.address)
             case NameTaken(other):
                 log.error(
-                    "gossip ended: another node has this name; give each its own name=%s other=%s",
+                    "another node has the name of this one, or it had it there just before; it is asked for again, "
+                    "and if this goes on: give each its own name=%s other=%s after_s=%.0f",
                     self._config.node_name,
                     other,
+                    NAME_PAUSE_S,
                 )
             case _:
                 pass

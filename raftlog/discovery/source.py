@@ -39,8 +39,9 @@ class Source(Protocol):
 
     async def start(self) -> None: ...
 
-    async def first_look(self) -> None:
-        """Return once it has looked everywhere once; what it found is in `members`."""
+    @property
+    def is_complete(self) -> bool:
+        """Whether everything that it was told to ask has answered; what it found is in `members`."""
         ...
 
     def members(self) -> Sequence[Candidate]:

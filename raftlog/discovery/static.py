@@ -33,8 +33,10 @@ class StaticMembers:
         )
         self._announcer.announce(self._members)
 
-    async def first_look(self) -> None:
-        """There is nothing to look for."""
+    @property
+    def is_complete(self) -> bool:
+        """There is nobody to ask."""
+        return True
 
     def members(self) -> Sequence[Candidate]:
         return self._members

@@ -47,7 +47,8 @@ class FakeSource:
         return list(self._said.values())
 
     async def start(self) -> None: ...
-    async def first_look(self) -> None: ...
+
+    is_complete = True
 
     async def wait_for_change(self, timeout_s: float) -> None:
         await asyncio.sleep(min(timeout_s, 0.05))
