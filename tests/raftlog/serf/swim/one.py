@@ -10,7 +10,7 @@ from raftlog.engine import Answered, Ask, Asked, Note, Receive, Reply, Send, Wak
 from raftlog.serf.codec.streams import StreamMessage
 from raftlog.serf.codec.swim import PacketMessage, encode
 from raftlog.serf.config import LAN, SwimConfig
-from raftlog.serf.messages import Address, Alive, SwimMessage, Versions
+from raftlog.serf.messages import Address, Alive, State, SwimMessage, Versions
 from raftlog.serf.swim.node import Swim
 from tests.raftlog.serf.swim.town import Told, codec
 
@@ -64,6 +64,17 @@ class One:
         while self.node.rumours_waiting:
             self.node.send(at("z"), b"", self.now)
         self.said()
+
+    def rumours(self) -> list[object]:
+        """What it would tell anybody now."""
+        self.said()
+        self.node.send(at("z"), b"", self.now)
+        return list(self.said()[0][2:])
+
+    def known(self, name: str) -> tuple[State, int]:
+        """What it knows of a member: state and incarnation."""
+        member = self.node.members[name]
+        return member.state, member.incarnation
 
     def hear(self, *messages: PacketMessage, sender: Address = ELSEWHERE) -> None:
         parts = [encode(message) for message in messages]

@@ -1,4 +1,4 @@
-"""What is taken in, what is refuted, and what is told of it. Source: SWIM 4.2."""
+"""Claims about others: what is taken in, and what is told of it. Source: SWIM 4.2."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from itertools import product
 
 import pytest
 
-from raftlog.engine import Note
+from raftlog.serf.codec.swim import PacketMessage
 from raftlog.serf.messages import Alive, Dead, NodeState, PushPull, State, Suspect
 from raftlog.serf.swim.members import INCARNATION_MAX
 from tests.raftlog.serf.swim.one import ELSEWHERE, ME, QUIET, SPOKEN, One, alive, at
@@ -20,54 +20,40 @@ def one() -> One:
     return one
 
 
-def rumours(one: One) -> list[object]:
-    """What it would tell anybody now."""
-    one.said()
-    one.node.send(at("z"), b"", one.now)
-    return list(one.said()[0][2:])
-
-
-def known(one: One, name: str) -> tuple[State, int]:
-    member = one.node.members[name]
-    return member.state, member.incarnation
-
-
 def kill(one: One, name: str, *, incarnation: int = 1) -> None:
     one.hear(Dead(incarnation, name, accuser="c"))
     one.tell_all()
     one.told.news.clear()
 
 
-# ── others ──
-
-
 def test_newcomer_is_taken_in_and_told_of(one: One) -> None:
     one.hear(alive("e"))
 
-    assert known(one, "e") == (State.ALIVE, 1)
+    assert one.known("e") == (State.ALIVE, 1)
     assert one.told.news == [("joined", "e")]
-    assert rumours(one) == [alive("e")]
+    assert one.rumours() == [alive("e")]
     assert one.node.alive_count == 6
 
 
 def test_newer_alive_with_the_same_meta_is_no_news_for_the_protocol_above(one: One) -> None:
     one.hear(alive("a", 2))
 
-    assert known(one, "a") == (State.ALIVE, 2)
+    assert one.known("a") == (State.ALIVE, 2)
     assert one.told.news == []
-    assert rumours(one) == [alive("a", 2)]
+    assert one.rumours() == [alive("a", 2)]
 
 
 def test_member_changed_when_its_state_did(one: One) -> None:
-    times = []
-    for now, claim in [
+    claims: list[tuple[float, PacketMessage]] = [
         (1.0, alive("a", 2)),
         (2.0, Suspect(2, "a", accuser="c")),
         (3.0, alive("a", 3)),
         (4.0, alive("a", 4)),
         (5.0, Dead(4, "a", accuser="c")),
         (6.0, alive("a", 5)),
-    ]:
+    ]
+    times = []
+    for now, claim in claims:
         one.now = now
         one.hear(claim)
         times.append(one.node.members["a"].changed_at)
@@ -84,13 +70,13 @@ def test_newer_alive_with_other_meta_is(one: One) -> None:
 
 def test_suspicion_and_refutation_leave_the_member_alive(one: One) -> None:
     one.hear(Suspect(1, "a", accuser="c"))
-    assert known(one, "a") == (State.SUSPECT, 1)
-    assert rumours(one) == [Suspect(1, "a", accuser="c")]
+    assert one.known("a") == (State.SUSPECT, 1)
+    assert one.rumours() == [Suspect(1, "a", accuser="c")]
     assert one.node.alive_count == 5
 
     one.hear(alive("a", 2))
 
-    assert known(one, "a") == (State.ALIVE, 2)
+    assert one.known("a") == (State.ALIVE, 2)
     assert one.told.news == []
     one.wake(1000.0)
     assert "member did not refute" not in one.notes
@@ -101,23 +87,23 @@ def test_suspected_member_that_does_not_refute_is_dead(one: One) -> None:
     one.tell_all()
 
     one.wake(one.now + 23.9)
-    assert known(one, "a") == (State.SUSPECT, 1)
+    assert one.known("a") == (State.SUSPECT, 1)
     one.wake(one.now + 0.1)
 
-    assert known(one, "a") == (State.DEAD, 1)
+    assert one.known("a") == (State.DEAD, 1)
     assert one.told.news == [("dead", "a")]
-    assert Dead(1, "a", accuser=ME) in rumours(one)
+    assert Dead(1, "a", accuser=ME) in one.rumours()
     assert "member did not refute" in one.notes
 
 
 def test_confirmations_shorten_the_time_to_refute(one: One) -> None:
     for accuser in ("c", "d", "b", "e"):
         one.hear(Suspect(1, "a", accuser=accuser))
-    assert rumours(one) == [Suspect(1, "a", accuser="b")]  # two more were wanted: that of e is not told
+    assert one.rumours() == [Suspect(1, "a", accuser="b")]  # two more were wanted: that of e is not told
 
     one.wake(one.now + 4.0)
 
-    assert known(one, "a") == (State.DEAD, 1)
+    assert one.known("a") == (State.DEAD, 1)
 
 
 def test_second_suspicion_at_a_newer_incarnation_begins_anew(one: One) -> None:
@@ -127,9 +113,9 @@ def test_second_suspicion_at_a_newer_incarnation_begins_anew(one: One) -> None:
     one.hear(Suspect(2, "a", accuser="c"))
     one.wake(43.0)
 
-    assert known(one, "a") == (State.SUSPECT, 2)
+    assert one.known("a") == (State.SUSPECT, 2)
     one.wake(44.0)
-    assert known(one, "a") == (State.DEAD, 2)
+    assert one.known("a") == (State.DEAD, 2)
 
 
 def test_suspicion_of_who_died_since_is_over(one: One) -> None:
@@ -146,9 +132,9 @@ def test_suspicion_of_who_died_since_is_over(one: One) -> None:
 def test_member_that_says_of_itself_that_it_is_dead_has_left(one: One) -> None:
     one.hear(Dead(1, "a", accuser="a"))
 
-    assert known(one, "a") == (State.LEFT, 1)
+    assert one.known("a") == (State.LEFT, 1)
     assert one.told.news == [("left", "a")]
-    assert rumours(one) == [Dead(1, "a", accuser="a")]
+    assert one.rumours() == [Dead(1, "a", accuser="a")]
 
 
 @pytest.mark.parametrize("claim", [Suspect(1, "x", accuser="c"), Dead(1, "x", accuser="c")])
@@ -156,7 +142,7 @@ def test_accusation_of_somebody_unknown_is_nothing(one: One, claim: Suspect | De
     one.hear(claim)
 
     assert "x" not in one.node.members
-    assert rumours(one) == []
+    assert one.rumours() == []
 
 
 @pytest.mark.parametrize(
@@ -192,7 +178,7 @@ def test_who_is_gone_and_comes_back_at_an_old_incarnation_is_told_to_refute(one:
 
     assert one.said() == [(at("a"), Suspect(5, "a", accuser=ME))]
     one.hear(alive("a", 6))
-    assert known(one, "a") == (State.ALIVE, 6)
+    assert one.known("a") == (State.ALIVE, 6)
     assert one.told.news[-1] == ("joined", "a")
 
 
@@ -262,117 +248,6 @@ def test_claim_that_nobody_can_make_is_refused(one: One, claim: Alive, why: str)
     assert one.node.refused == {why: 1}
 
 
-# ── this node ──
-
-
-@pytest.mark.parametrize(
-    ("claim", "incarnation"),
-    [
-        (Suspect(1, ME, accuser="a"), 2),
-        (Suspect(7, ME, accuser="a"), 8),
-        (Dead(1, ME, accuser="a"), 2),
-        (Dead(7, ME, accuser=ME), 8),
-        (alive(ME, 1, meta=b"of a former life"), 2),
-        (alive(ME, 4), 5),
-    ],
-)
-def test_node_refutes_what_is_not_so_and_thinks_worse_of_its_health(
-    one: One, claim: Alive | Suspect | Dead, incarnation: int
-) -> None:
-    one.hear(claim)
-
-    assert one.node.incarnation == incarnation
-    assert rumours(one) == [alive(ME, incarnation)]
-    assert one.node.health_score == 1
-    assert known(one, ME) == (State.ALIVE, incarnation)
-
-
-@pytest.mark.parametrize(
-    "claim", [Suspect(1, ME, accuser="a"), Dead(1, ME, accuser="a"), alive(ME, 1), alive(ME, 2)]
-)
-def test_node_does_not_refute_what_is_old_or_true(one: One, claim: Alive | Suspect | Dead) -> None:
-    one.hear(Suspect(1, ME, accuser="a"))
-    one.tell_all()
-
-    one.hear(claim)
-
-    assert one.node.incarnation == 2
-    assert rumours(one) == []
-
-
-def test_new_meta_is_told_at_a_newer_incarnation(one: One) -> None:
-    one.node.set_meta(b"tags", one.now)
-
-    assert one.node.incarnation == 2
-    assert rumours(one) == [alive(ME, 2, meta=b"tags")]
-    assert one.told.news == [("updated", ME)]
-
-
-def test_too_much_meta_is_refused_and_changes_nothing(one: One) -> None:
-    with pytest.raises(ValueError, match="meta has 513 bytes; a member can have 512 at most"):
-        one.node.set_meta(b"x" * 513, one.now)
-
-    assert one.node.incarnation == 1
-
-
-def test_incarnations_end_at_the_last_one(one: One) -> None:
-    for _ in range(3):
-        one.hear(Suspect(INCARNATION_MAX, ME, accuser="a"))
-
-    assert one.node.incarnation == INCARNATION_MAX
-    assert rumours(one) == [alive(ME, INCARNATION_MAX)]
-
-
-def test_member_at_the_last_incarnation_is_back_once_it_has_been_forgotten() -> None:
-    one = One()
-    one.know("a", "b")
-    one.hear(alive("a", INCARNATION_MAX), Dead(INCARNATION_MAX, "a", accuser="c"))
-    one.tell_all()
-
-    one.hear(alive("a", INCARNATION_MAX))
-    assert known(one, "a") == (State.DEAD, INCARNATION_MAX)
-    for second in range(40):
-        one.wake(float(second))
-        one.hear(alive("b", 10 + second))
-    one.hear(alive("a", INCARNATION_MAX))
-
-    assert known(one, "a") == (State.ALIVE, INCARNATION_MAX)
-
-
-# ── leaving ──
-
-
-def test_leaving_is_told_as_own_death_until_it_has_been_told_often_enough(one: One) -> None:
-    one.node.leave(one.now)
-
-    assert one.told.news == [("left", ME)]
-    told = []
-    while not one.node.has_told_leave:
-        told.append(rumours(one))
-    assert told == [[Dead(1, ME, accuser=ME)]] * 4
-    assert one.node.has_left
-
-
-def test_who_left_refutes_nothing_and_stays_away(one: One) -> None:
-    one.node.leave(one.now)
-    one.tell_all()
-
-    one.hear(Suspect(1, ME, accuser="a"), Dead(1, ME, accuser="a"), alive(ME, 5))
-    one.node.set_meta(b"tags", one.now)
-    one.node.leave(one.now)
-
-    assert rumours(one) == []
-    assert known(one, ME) == (State.LEFT, 1)
-
-
-def test_leaving_with_nobody_there_is_told_at_once() -> None:
-    one = One()
-
-    one.node.leave(0.0)
-
-    assert one.node.has_told_leave
-
-
 # ── forgetting ──
 
 
@@ -393,7 +268,7 @@ def test_forgotten_member_may_begin_again(one: One) -> None:
 
     one.hear(alive("a", 1))
 
-    assert known(one, "a") == (State.ALIVE, 1)
+    assert one.known("a") == (State.ALIVE, 1)
 
 
 def test_dead_member_falls_out_of_what_is_told_but_stays_known(one: One) -> None:
@@ -407,13 +282,23 @@ def test_dead_member_falls_out_of_what_is_told_but_stays_known(one: One) -> None
     [(_, state)] = one.said()
 
     assert [node.node for node in state.nodes if node.node == "a"] == []
-    assert known(one, "a") == (State.DEAD, 1)
+    assert one.known("a") == (State.DEAD, 1)
     a = NodeState("a", at("a"), b"", 1, State.ALIVE, SPOKEN)
     one.ask(PushPull((a,), b"", True))
     assert NodeState("a", at("a"), b"", 1, State.DEAD, SPOKEN) in one.said()[0][1].nodes
 
 
-def test_refutation_is_noted(one: One) -> None:
-    one.hear(Suspect(1, ME, accuser="a"))
+def test_member_at_the_last_incarnation_is_back_once_it_has_been_forgotten() -> None:
+    one = One()
+    one.know("a", "b")
+    one.hear(alive("a", INCARNATION_MAX), Dead(INCARNATION_MAX, "a", accuser="c"))
+    one.tell_all()
 
-    assert Note("refuted", {"accused": 1, "incarnation": 2}) in one.node.drain()
+    one.hear(alive("a", INCARNATION_MAX))
+    assert one.known("a") == (State.DEAD, INCARNATION_MAX)
+    for second in range(40):
+        one.wake(float(second))
+        one.hear(alive("b", 10 + second))
+    one.hear(alive("a", INCARNATION_MAX))
+
+    assert one.known("a") == (State.ALIVE, INCARNATION_MAX)

@@ -37,11 +37,6 @@ def push_pull(*nodes: NodeState, user_state: bytes = b"", is_join: bool = False)
     return PushPull(nodes, user_state, is_join)
 
 
-def known(one: One, name: str) -> tuple[State, int]:
-    member = one.node.members[name]
-    return member.state, member.incarnation
-
-
 def nodes(state: PushPull) -> list[NodeState]:
     return sorted(state.nodes)
 
@@ -56,7 +51,7 @@ def test_join_asks_with_the_own_state_and_takes_in_the_answer() -> None:
 
     assert asked == [("ask", at("a"), push_pull(state_of(ME), user_state=b"mine", is_join=True))]
     assert outcomes == [""]
-    assert (known(one, "a"), known(one, "b")) == ((State.ALIVE, 1), (State.ALIVE, 3))
+    assert (one.known("a"), one.known("b")) == ((State.ALIVE, 1), (State.ALIVE, 3))
     assert one.told.states == [(b"theirs", True)]
     assert one.told.news == [("joined", ME), ("joined", "a"), ("joined", "b")]
 
@@ -69,18 +64,15 @@ def test_who_asks_is_answered_with_the_state_before_and_then_taken_in(one: One) 
     [(_, answer), *_] = one.said()
     assert nodes(answer) == [state_of("a"), state_of("b"), state_of(ME)]
     assert (answer.user_state, answer.is_join) == (b"mine", True)
-    assert known(one, "c") == (State.ALIVE, 1)
+    assert one.known("c") == (State.ALIVE, 1)
     assert one.told.states == [(b"theirs", True)]
 
 
 def test_dead_by_hearsay_is_suspected_and_left_is_left(one: One) -> None:
     one.ask(push_pull(state_of("a", 1, State.DEAD), state_of("b", 1, State.LEFT)))
 
-    assert (known(one, "a"), known(one, "b")) == ((State.SUSPECT, 1), (State.LEFT, 1))
-    one.said()
-    one.node.send(at("z"), b"", one.now)
-    [(_, _, *rumours)] = one.said()
-    assert rumours == [Dead(1, "b", accuser="b"), Suspect(1, "a", accuser=ME)]
+    assert (one.known("a"), one.known("b")) == ((State.SUSPECT, 1), (State.LEFT, 1))
+    assert one.rumours() == [Dead(1, "b", accuser="b"), Suspect(1, "a", accuser=ME)]
 
 
 def test_own_death_in_a_state_is_refuted(one: One) -> None:
