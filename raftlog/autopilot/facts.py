@@ -31,6 +31,7 @@ class Facts:
     candidates: tuple[Candidate, ...] = ()  # of the source, named, by name
     is_authenticated: bool = False  # what the source says of them was said by those who have its secret
     barred: frozenset[str] = frozenset()  # names of candidates that were removed on purpose
+    just_removed: frozenset[str] = frozenset()  # that were members a moment ago, and have not come back since
     # By name, why not to try now what was tried in vain a moment ago: with what the source says of a server, and with a
     # member. Empty text: it may be tried.
     refusals: Mapping[str, str] = field(default_factory=dict)

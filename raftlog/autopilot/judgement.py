@@ -302,6 +302,8 @@ class _Judge:
             reason = f"no member, and {candidate.status if candidate.status != 'alive' else 'leaving'}"
         elif name in self.facts.barred:
             reason = "removed on purpose; `raftlog join` lets it in again"
+        elif name in self.facts.just_removed:
+            reason = "removed a moment ago; the source of members may not know yet that it leaves"
         elif reason := self.why_not(candidate):
             self.hold(f"add {name}", reason)
         elif len(self.members) >= self.members_max:

@@ -30,6 +30,7 @@ from raftlog.autopilot.candidates import Candidates
 from raftlog.autopilot.facts import Facts, MemberFacts, Memory
 from raftlog.autopilot.judgement import Held, Judgement, judge
 from raftlog.autopilot.refusals import Refusals
+from raftlog.autopilot.removals import Removals
 from raftlog.autopilot.report import ACTIONS_KEPT, ActionReport, AutopilotReport
 from raftlog.autopilot.settings import ADVISE, MODES, OFF, AutopilotSettings
 from raftlog.discovery.source import Candidate, Source
@@ -81,6 +82,7 @@ class Reconciler:
         self._judgement: Judgement | None = None  # the latest; None: none since it leads
         self._refusals = Refusals()  # of candidates
         self._postponed = Refusals()  # of members
+        self._removals = Removals()
         self._last_actions: deque[ActionReport] = deque(maxlen=ACTIONS_KEPT)
         self._said: dict[str, float] = {}
 
@@ -162,7 +164,7 @@ class Reconciler:
         if term != self._term:  # nothing is known from when another led
             self._term, self._leads_since = term, self._clock()
             self._memory, self._judgement = {}, None
-            self._refusals, self._postponed = Refusals(), Refusals()
+            self._refusals, self._postponed, self._removals = Refusals(), Refusals(), Removals()
         mode = self.mode
         if mode == OFF:
             self._memory, self._judgement = {}, None
@@ -214,6 +216,7 @@ class Reconciler:
         names = {*configuration.members, *(candidate.name for candidate in candidates)}
         self._refusals.keep_only(names)
         self._postponed.keep_only(names)
+        self._removals.look({member.name: member.directory_id for member in members}, now)
         barred = views.autopilot.is_barred
         return Facts(
             cluster_id=replica.cluster_id,
@@ -224,6 +227,7 @@ class Reconciler:
             barred=frozenset(
                 each.name for each in candidates if barred(NodeId(each.name), each.directory_id)
             ),
+            just_removed=self._removals.just_removed(candidates),
             refusals={
                 each.name: self._refusals.reason(each.name, (each.address, each.directory_id), now)
                 for each in candidates
@@ -239,7 +243,7 @@ class Reconciler:
                 tell = log.info if remembered.is_healthy else log.warning
                 reason = next(server.reason for server in judgement.servers if server.name == name)
                 tell(
-                    "member is healthy again" if remembered.is_healthy else "member is not healthy",
+                    "member is healthy" if remembered.is_healthy else "member is not healthy",
                     member=name,
                     reason=reason,
                 )

@@ -171,7 +171,8 @@ class Replica:
     # ── what the core does and says ─────────────────────────────────────────────────────────────────
 
     def received(self, sender: NodeId, message: Message) -> None:
-        if isinstance(message, ANSWERS):  # who asks for votes has lost touch
+        # Who asks for votes has lost touch.
+        if isinstance(message, ANSWERS) and self.applier.views.members.get(sender) is not None:
             self._answered_at[sender] = time.monotonic()
         self.driver.received(sender, message)
 

@@ -309,6 +309,7 @@ def test_a_newcomer_becomes_a_learner() -> None:
         (candidate("n4", role="leaving"), {}, "leaving"),
         (candidate("n4", cluster_id="d"), {}, "it is of cluster d, this is c"),
         (candidate("n4"), {"barred": frozenset({"n4"})}, "removed on purpose"),
+        (candidate("n4"), {"just_removed": frozenset({"n4"})}, "removed a moment ago"),
         (candidate("n4", address="n2:8400"), {}, "n2:8400 is the address of n2"),
         (candidate("n4"), {"refusals": {"n4": "no answer; tried again in 3 s"}}, "no answer"),
     ],

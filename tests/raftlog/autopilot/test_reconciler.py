@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -83,9 +84,23 @@ def test_who_left_goes_and_who_comes_back_comes_back(tmp_path: Path, monkeypatch
         servers.say("n3", status="left")
         servers.until(lambda: servers.configuration.members == ("n1", "n2"))
 
-        servers.say("n3", status="alive")
+        servers.say("n3", status="alive", since=time.monotonic())
 
         servers.until(lambda: servers.configuration.voters == ("n1", "n2", "n3"))
+
+
+def test_who_has_itself_removed_is_not_added_while_gossip_does_not_know_yet(
+    tmp_path: Path, monkeypatch: Patch
+) -> None:
+    with Servers(tmp_path, monkeypatch) as servers:
+        servers.grow("n2", "n3")
+        servers.call(lambda log: log.leave("n3", is_barred=False))
+
+        servers.until(lambda: "removed a moment ago" in servers.reason("n3"))
+        servers.say("n3", status="left")
+        servers.until(servers.looks_since())
+
+        assert servers.configuration.members == ("n1", "n2")
 
 
 def test_who_was_removed_on_purpose_stays_out_under_every_leader_until_it_is_asked_for(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 
+from raftlog.distributed.log import DistributedLog
+from raftlog.engine import NodeId
 from raftlog.errors import InvalidRequest, MembershipRefused, NotLeader
+from raftlog.net.stream_layer import Unreachable
 from raftlog.raft.configuration import Configuration
 from raftlog.testing.cluster import Cluster
 from tests.raftlog.distributed.nodes import append, call, look, server_of, steady
@@ -155,3 +159,74 @@ def test_a_follower_refuses_to_change_the_members(tmp_path: Path) -> None:
         ):
             with pytest.raises(NotLeader):
                 call(cluster, follower, ask)
+
+
+def test_who_is_removed_on_purpose_is_told_once_it_is_removed(tmp_path: Path) -> None:
+    told: list[tuple[str, str, bool]] = []
+    with steady(tmp_path) as cluster:
+        leader = cluster.wait_for_leader()
+        gone, by_itself = (node for node in cluster.running if node != leader)
+
+        async def removed(log: DistributedLog) -> None:
+            async def tell(node: str, address: str) -> None:
+                told.append((node, address, node in log.replica.applier.views.members.configuration.members))
+                raise Unreachable("it does not listen")  # which is no reason to fail
+
+            log.tell_removed = tell
+            await log.leave(gone)
+            await log.leave(gone)
+            await log.leave(by_itself, is_barred=False)
+
+        call(cluster, leader, removed)
+
+        assert told == [(gone, cluster.addresses[gone], False)]
+
+
+def test_who_is_removed_on_purpose_comes_back_only_if_it_is_asked_for(tmp_path: Path) -> None:
+    with steady(tmp_path) as cluster:
+        leader = cluster.wait_for_leader()
+        follower = next(node for node in cluster.running if node != leader)
+        address = cluster.addresses[follower]
+        directory = server_of(cluster, follower).replica.directory_id
+        call(cluster, leader, lambda log: log.leave(follower))
+
+        with pytest.raises(MembershipRefused, match="removed on purpose"):
+            call(cluster, leader, lambda log: log.join(follower, address, directory, is_asked_for=False))
+        call(cluster, leader, lambda log: log.join(follower, address, directory))
+        call(cluster, leader, lambda log: log.leave(follower, is_barred=False))
+        call(cluster, leader, lambda log: log.join(follower, address, directory, is_asked_for=False))
+
+        assert follower in configuration(cluster).members
+
+
+def test_the_mode_of_the_autopilot_is_the_same_for_all(tmp_path: Path) -> None:
+    with steady(tmp_path) as cluster:
+        leader = cluster.wait_for_leader()
+        follower = next(node for node in cluster.running if node != leader)
+
+        with pytest.raises(NotLeader):
+            call(cluster, follower, lambda log: log.set_autopilot_mode("advise"))
+        call(cluster, leader, lambda log: log.set_autopilot_mode("advise"))
+
+        cluster.wait_until(
+            lambda: (
+                {look(cluster, node, lambda log: log.autopilot_mode) for node in cluster.running}
+                == {"advise"}
+            ),
+            "the mode is not known to all",
+        )
+
+
+def test_when_a_follower_answered_last_is_known(tmp_path: Path) -> None:
+    with steady(tmp_path) as cluster:
+        leader = cluster.wait_for_leader()
+        follower = next(node for node in cluster.running if node != leader)
+        replica = server_of(cluster, leader).replica
+        start = time.monotonic()
+
+        cluster.wait_until(
+            lambda: (replica.answered_at(NodeId(follower)) or 0.0) > start, "it never answered"
+        )
+        call(cluster, leader, lambda log: log.leave(follower))
+
+        cluster.wait_until(lambda: replica.answered_at(NodeId(follower)) is None, "a stranger counts")
