@@ -136,6 +136,11 @@ class GossipNode:
         return self._engine.has_left or self._is_name_taken
 
     @property
+    def has_lost_name(self) -> bool:
+        """Another node has it, or had it so lately that the others do not know yet that it is gone."""
+        return self._is_name_taken
+
+    @property
     def local(self) -> Member:
         return self._engine.local
 
