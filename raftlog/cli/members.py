@@ -74,10 +74,12 @@ def _print(found: KnownServers, reasons: dict[str, str]) -> None:
         table.add_row(*map(escape, cells))
     console.print(table, highlight=False)
     for one in found.servers:
-        reason = [reasons[one.name]] if reasons.get(one.name) and not one.raft_role else []
-        for remark in (*one.remarks, *reason):
-            name = one.name or one.address or one.gossip_address
-            console.print(f"{escape(name)}: {escape(remark)}", highlight=False, soft_wrap=True)
+        name = one.name or one.address or one.gossip_address
+        is_of_another = one.cluster_id not in ("", found.cluster_id)  # which says all
+        reason = "" if one.raft_role or is_of_another else reasons.get(one.name, "")
+        for text in (*one.remarks, reason):
+            if text:
+                console.print(f"{escape(name)}: {escape(text)}", highlight=False, soft_wrap=True)
     console.print(f"as {found.node_id} sees it; cluster {found.cluster_id}", highlight=False, soft_wrap=True)
 
 

@@ -125,6 +125,20 @@ def test_members_are_lines_of_json_for_programs(found: MembershipServer, command
     )
 
 
+def test_a_server_of_another_cluster_is_remarked_once(serve: Serve, command: Command) -> None:
+    stranger = FakeServerReport(
+        "x", is_member=False, is_voter=False, reason="it is of cluster other, this is cluster"
+    )
+    serve(
+        source=FakeSource(FakeCandidate("x", "x:8400", cluster_id="other")),
+        autopilot=FakeAutopilot(FakeReport(servers=(stranger,))),
+    )
+
+    assert [line for line in command("members").splitlines() if line.startswith("x:")] == [
+        "x: of another cluster: other"
+    ]
+
+
 def test_members_are_told_also_where_nobody_says_why(serve: Serve, command: Command) -> None:
     serve(source=FakeSource(*FOUND), autopilot=None)
 
