@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from raftlog.serf.config import FAST
+from raftlog.serf.config import FAST, LAN
 from raftlog.serf.messages import Address, State
 from tests.raftlog.serf.swim.town import Town
 
@@ -165,6 +167,30 @@ def test_member_that_comes_back_with_a_lower_incarnation_is_alive_again(
     assert {town.state(name, "c") for name in FIVE} == {(ALIVE, 5)}
     assert town.nodes["a"].members["c"].address == (address or former)
     assert town.told["a"].news[-1] == ("joined", "c")
+
+
+@pytest.mark.parametrize("incarnation", [1, 4])
+def test_member_that_restarts_at_once_elsewhere_is_taken_in_once_its_former_address_is_dead(
+    incarnation: int,
+) -> None:
+    """A container that is started anew: the same name, another address. Until then it keeps asking."""
+    town = Town(replace(LAN.swim, dead_reclaim_s=5.0))
+    town.settle(*FIVE)
+    for _ in range(incarnation - 1):
+        town.nodes["c"].set_meta(b"more", town.now)
+    town.run(5.0)
+    began = town.now
+
+    town.add("c", address="10.0.0.99:7946")
+    while not everyone_sees(town, "c", ALIVE) or town.nodes["a"].members["c"].address != "10.0.0.99:7946":
+        town.join("c", "b")
+        town.run(1.0)
+        assert town.now - began < 4.0 + 7.0 + 2.0 + 5.0 + 2.0
+    town.run(60.0)
+
+    assert {node.members["c"].address for node in town.nodes.values()} == {"10.0.0.99:7946"}
+    assert {town.state(name, "c") for name in FIVE} == {(ALIVE, town.nodes["c"].incarnation)}
+    assert town.nodes["c"].incarnation > incarnation
 
 
 def test_member_that_restarts_before_anybody_noticed_tells_its_new_meta(town: Town) -> None:
