@@ -113,7 +113,8 @@ RULES = {
     "raftlog.server.budget": Rule(BASE, ()),
     "raftlog.server.merging": Rule((*BASE, *EMBED), ()),
     "raftlog.server.call": Rule(BASE, ()),
-    "raftlog.client": Rule((*BASE, *PB, *EMBED, "raftlog.wire", "raftlog.net"), ("grpc",)),
+    "raftlog.client": Rule((*BASE, *PB, *EMBED, "raftlog.config_keys", "raftlog.wire", "raftlog.net"), ("grpc",)),
+    "raftlog.client.seeds": Rule((*BASE, "raftlog.discovery", "raftlog.net"), ()),
     "raftlog.pysyncobj": Rule(
         (
             *BASE, *EMBED, "raftlog.distributed.frames", "raftlog.distributed.status", "raftlog.engine",

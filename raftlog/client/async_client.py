@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import aclosing
+from os import PathLike, fspath
 from typing import Any, Final, Self, TypeVar
 
 import grpc
@@ -41,8 +42,10 @@ from raftlog.client.membership import (
 )
 from raftlog.client.picker import FollowersInTurn, Picker
 from raftlog.client.producer import Producer, ProducerConfig, ProducerFull, Value
+from raftlog.client.seeds import Seeds
 from raftlog.client.servers import Servers, Target, to_server
 from raftlog.client.watermark import Watermark
+from raftlog.config_keys import read_keys
 from raftlog.net.tls import TlsFiles
 from raftlog.pb.log.v1 import log_pb2 as pb
 from raftlog.pb.raftlog.v1 import cluster_pb2 as cluster_pb
@@ -76,13 +79,18 @@ class AsyncClient:
         tls: TlsFiles | None = None,
         timeout_s: float = 10.0,
         picker: Picker | None = None,
+        gossip_key_file: str | PathLike[str] | None = None,
     ) -> None:
-        """`addresses` are host:port of one or some servers, which name the others.
+        """`addresses` are host:port of one or some servers, which name the others; or names under which servers are found
+        and found again: dns:host:port (A and AAAA), srv:name, gossip:host:port (of any member, by its gossip's port).
 
-        Without `tls` connections are neither encrypted nor verified. `picker` chooses whom to consume from.
+        Without `tls` connections are neither encrypted nor verified. `picker` chooses whom to consume from:
+        FollowersInTurn(), the default, LowestLatency(), or one of your own. `gossip_key_file` is needed to ask a gossip that
+        is encrypted. TlsError or ConfigError for files that cannot be used, ValueError for addresses that are none.
         """
         some = [addresses] if isinstance(addresses, str) else addresses
-        self._servers = Servers(some, tls, picker or FollowersInTurn())
+        keys = () if gossip_key_file is None else read_keys(fspath(gossip_key_file))
+        self._servers = Servers(Seeds(some, gossip_keys=keys), tls, picker or FollowersInTurn())
         self._timeout_s = timeout_s
         self._seen = Watermark()
         self._caller = Caller(self._servers, timeout_s, self._require_open)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import grpc
 
 from raftlog.client.connection import Connection
-from raftlog.client.failures import CallFailed, failure
+from raftlog.client.failures import CallFailed, NoServer, failure
 from raftlog.client.patience import Patience
 from raftlog.client.servers import Servers, Target
 from raftlog.errors import NotLeader
@@ -43,19 +44,27 @@ class Caller:
         *,
         is_lagging: Callable[[Any], bool] = lambda _: False,
         is_long: bool = False,
+        is_timed: bool = False,
     ) -> Any:
         """The answer, or the error of the last attempt. `method` must do no harm when it is carried out twice.
 
         `is_lagging` tells of an answer or an error that the server knew less than this client does: then the leader is
-        asked. With `is_long` no attempt is cut short to ask another server.
+        asked. With `is_long` no attempt is cut short to ask another server. With `is_timed` the time that the answer took
+        counts for the choice of servers.
         """
         patience = Patience(self._timeout_s)
         while True:
             self._require_open()
-            target = await where()
+            try:
+                target = await where()
+            except NoServer:
+                if not await patience.wait():
+                    raise
+                continue
             attempt_s = max(patience.left_s, 0.001)
             if self._servers.has_choice and not is_long:
                 attempt_s = min(attempt_s, ATTEMPT_S_MAX)
+            began_at = time.monotonic()
             try:
                 answer = await method(target.connection)(request, timeout=attempt_s)
                 failed: Exception | None = None
@@ -69,13 +78,17 @@ class Caller:
             if failed is None:
                 self._servers.answered(target.address)
                 if not is_lagging(answer):
+                    if is_timed:
+                        self._servers.observe(target.address, time.monotonic() - began_at)
                     return answer
+                self._servers.disappointed(target.address)
                 failed = CallFailed(
                     grpc.StatusCode.UNAVAILABLE,
                     f"{target.address} has not caught up with what was seen before",
                 )
                 where = self._servers.leader
             elif is_lagging(failed):
+                self._servers.disappointed(target.address)
                 where = self._servers.leader
             elif not await self.is_worth_another(failed, target):
                 raise failed

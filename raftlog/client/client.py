@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
+from os import PathLike
 from typing import Any, Self, TypeVar
 
 from logstore import Record, RecordBatch
@@ -34,10 +35,12 @@ class Client:
         tls: TlsFiles | None = None,
         timeout_s: float = 10.0,
         picker: Picker | None = None,
+        gossip_key_file: str | PathLike[str] | None = None,
     ) -> None:
-        """`addresses` are host:port of one or some servers, which name the others.
+        """`addresses` are host:port of one or some servers, or names under which they are found, as of AsyncClient.
 
         Without `tls` connections are neither encrypted nor verified. `picker` chooses whom to consume from.
+        `gossip_key_file` is needed to ask a gossip that is encrypted.
         """
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run_loop, name="raftlog client", daemon=True)
@@ -45,7 +48,7 @@ class Client:
         self._thread.start()
         self._is_closed = False
         try:
-            self._client = self._run(_made(addresses, tls, timeout_s, picker))
+            self._client = self._run(_made(addresses, tls, timeout_s, picker, gossip_key_file))
         except BaseException:
             self._end_loop()
             raise
@@ -317,9 +320,15 @@ class BlockingProducer:
 
 
 async def _made(
-    addresses: str | Iterable[str], tls: TlsFiles | None, timeout_s: float, picker: Picker | None
+    addresses: str | Iterable[str],
+    tls: TlsFiles | None,
+    timeout_s: float,
+    picker: Picker | None,
+    gossip_key_file: str | PathLike[str] | None,
 ) -> AsyncClient:
-    return AsyncClient(addresses, tls=tls, timeout_s=timeout_s, picker=picker)
+    return AsyncClient(
+        addresses, tls=tls, timeout_s=timeout_s, picker=picker, gossip_key_file=gossip_key_file
+    )
 
 
 async def _producer(client: AsyncClient, config: ProducerConfig | None) -> Producer:

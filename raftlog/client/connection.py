@@ -32,10 +32,14 @@ def open_channel(address: str, tls: TlsFiles | None) -> grpc.aio.Channel:
     return channel_with(address, None if tls is None else channel_credentials(tls))
 
 
-def channel_with(address: str, credentials: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
+def channel_with(
+    address: str, credentials: grpc.ChannelCredentials | None, *, tls_name: str = ""
+) -> grpc.aio.Channel:
+    """`tls_name`: what the server's certificate must be for; "": the host of the address."""
     if credentials is None:
         return grpc.aio.insecure_channel(address, options=OPTIONS)
-    return grpc.aio.secure_channel(address, credentials, options=OPTIONS)
+    named = (("grpc.ssl_target_name_override", tls_name),) if tls_name else ()
+    return grpc.aio.secure_channel(address, credentials, options=(*OPTIONS, *named))
 
 
 def stub_of(channel: grpc.aio.Channel) -> Any:
@@ -46,12 +50,16 @@ def stub_of(channel: grpc.aio.Channel) -> Any:
 class Connection:
     """A server's services at one address."""
 
-    def __init__(self, address: str, credentials: grpc.ChannelCredentials | None) -> None:
+    def __init__(
+        self, address: str, credentials: grpc.ChannelCredentials | None, *, tls_name: str = ""
+    ) -> None:
         self.address = address
-        self._channel = channel_with(address, credentials)
+        self.is_closed = False
+        self._channel = channel_with(address, credentials, tls_name=tls_name)
         self.log = stub_of(self._channel)
         self.cluster: Any = ClusterStub(self._channel)  # type: ignore[no-untyped-call,unused-ignore]
 
     async def close(self) -> None:
         """End its calls, and disconnect."""
+        self.is_closed = True
         await self._channel.close(None)

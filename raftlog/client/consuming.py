@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any, Final
@@ -11,7 +12,7 @@ import grpc
 
 from logstore import OffsetOutOfRange
 from raftlog.client.calls import Caller, require_not_cancelled
-from raftlog.client.failures import CallFailed, failure
+from raftlog.client.failures import CallFailed, NoServer, failure
 from raftlog.client.patience import Patience
 from raftlog.client.servers import Servers, Target
 from raftlog.client.watermark import Watermark
@@ -46,7 +47,11 @@ class Consumer:
             return isinstance(answer, OffsetOutOfRange) and answer.end <= offset < seen_end
 
         response: pb.ConsumeResponse = await self._caller.call(
-            lambda connection: connection.log.Consume, request, self._servers.follower, is_lagging=is_lagging
+            lambda connection: connection.log.Consume,
+            request,
+            self._servers.follower,
+            is_lagging=is_lagging,
+            is_timed=not linearizable,
         )
         self._seen.saw(response.high_watermark)
         return response
@@ -60,7 +65,12 @@ class Consumer:
         where = self._servers.follower
         while True:
             self._require_open()
-            target = await where()
+            try:
+                target = await where()
+            except NoServer:
+                if not await patience.wait():
+                    raise
+                continue
             failed: Exception | None = None
             end = goal  # of the log, as this server has it
             try:
@@ -82,6 +92,7 @@ class Consumer:
             where = self._servers.follower
             if failed is None or (isinstance(failed, OffsetOutOfRange) and failed.end < goal):
                 where = self._servers.leader  # this one lags
+                self._servers.disappointed(target.address)
                 failed = failed or CallFailed(
                     grpc.StatusCode.UNAVAILABLE,
                     f"{target.address} has not caught up with what was seen before",
@@ -97,19 +108,29 @@ class Consumer:
         self, target: Target, request: pb.ConsumeBatchesRequest
     ) -> AsyncGenerator[pb.ConsumeBatchesResponse]:
         """Of one stream. Fails as unavailable if the server says nothing although there is something to say."""
+        # An answer is due at once unless the stream is to wait for records, or a quorum is asked first.
+        is_timed = not request.linearizable and (not request.follow or request.offset < self._seen.offset)
+        began_at = time.monotonic()
         stream = target.connection.log.ConsumeBatches(request, wait_for_ready=False)
         watch = Watch(stream, lambda: self._is_better_elsewhere(target, request))
         try:
             async for response in stream:
                 watch.rest()
+                if is_timed:
+                    is_timed = False
+                    self._servers.observe(target.address, time.monotonic() - began_at)
                 yield response
                 watch.begin()
         except asyncio.CancelledError:
             require_not_cancelled()
             self._require_open()
-            if not watch.has_bitten:
+            if not (watch.has_bitten or target.connection.is_closed):
                 raise
-            text = f"nothing from {target.address} for {SILENCE_S_MAX:.0f} s"
+            text = (
+                f"nothing from {target.address} for {SILENCE_S_MAX:.0f} s"
+                if watch.has_bitten
+                else f"{target.address} is no server of the cluster any more"
+            )
             unavailable = grpc.StatusCode.UNAVAILABLE
             nothing = grpc.aio.Metadata()
             raise grpc.aio.AioRpcError(unavailable, nothing, nothing, text, "") from None

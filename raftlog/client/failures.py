@@ -79,6 +79,13 @@ class CallFailed(RaftlogError):
         return CallFailed(self.code, self.text, retry_after_ms=self.retry_after_ms, is_unknown=is_unknown)
 
 
+class NoServer(CallFailed):
+    """Nobody is known who could be asked: names were not found. Another attempt may do better."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(grpc.StatusCode.UNAVAILABLE, f"no server was found: {text}")
+
+
 def failure(error: grpc.aio.AioRpcError, *, is_produce: bool = False) -> RaftlogError | OffsetOutOfRange:
     """The exception to raise for a failed call."""
     pairs: Any = error.trailing_metadata() or ()

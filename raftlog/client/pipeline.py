@@ -29,7 +29,7 @@ import grpc
 from grpc.aio import EOF  # type: ignore[attr-defined]  # the stubs have forgotten it
 
 from raftlog.client.batch import Batch, Place, are_settled, frame_at
-from raftlog.client.failures import ACCESS_CODES, CallFailed, failure
+from raftlog.client.failures import ACCESS_CODES, CallFailed, NoServer, failure
 from raftlog.client.patience import Pause
 from raftlog.client.servers import Servers, Target
 from raftlog.errors import AlreadyStored, NotLeader, SequenceGap, StaleEpoch
@@ -138,7 +138,12 @@ class Pipeline:
         while not self._in_flight and not self._number_next():
             self._wake.clear()
             await self._wake.wait()
-        target = await self._servers.leader()
+        try:
+            target = await self._servers.leader()
+        except NoServer as error:
+            self._trouble = error
+            await asyncio.sleep(self._pause.next_s())
+            return
         failed = await self._converse(target)
         if failed is not None:
             await self._recover(failed, target)

@@ -1,9 +1,5 @@
 """Members by DNS, looked up again and again: the names of a headless service, as Kubernetes has them.
 
-A name with a port is looked up as A and AAAA: every address is a server, whose name DNS does not say. A name without
-one is looked up as SRV: every target is a server at the record's port; the first label of the target is taken for the
-server's name, which for the pods of a StatefulSet it is.
-
 What fails, "there is no such name" included, leaves what was known as it is: while all pods start anew, DNS knows none.
 """
 
@@ -14,25 +10,21 @@ import logging
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from ipaddress import ip_address
 from typing import Final
 
 import dns.asyncresolver
-import dns.exception
-import dns.name
-import dns.rdatatype
-import dns.resolver
 
 from raftlog.discovery.announcing import Announcer
+from raftlog.discovery.dns_lookup import look_up
+from raftlog.discovery.errors import LookupFailed
 from raftlog.discovery.source import Candidate, Handler
-from raftlog.net.addresses import host_and_port, split_address
+from raftlog.net.addresses import split_address
 from raftlog.net.quiet_log import QuietLog
 
 log = logging.getLogger(__name__)
 
 INTERVAL_S: Final = 5.0  # between two look-ups, at most; what DNS says may be kept no longer than it says
 INTERVAL_S_MIN: Final = 1.0
-LOOKUP_S: Final = 3.0  # for all servers that resolv.conf names
 SERVERS_MAX: Final = 256  # of one name; more are left out
 
 
@@ -117,48 +109,17 @@ class DnsMembers:
     async def _look_up(self, name: str, port: int | None) -> float:
         """The time to live of what was found, in seconds."""
         try:
-            if port is None:
-                servers, ttl = await self._srv(name)
-            else:
-                servers, ttl = await self._addresses(name, port)
-        except (dns.exception.DNSException, OSError) as error:
+            servers, ttl_s = await look_up(name, port, resolver=self._resolver)
+        except LookupFailed as error:
             text = "name not looked up, what was known is kept name=%s reason=%s"
-            self._quiet.warning(f"fail {name}", text, name, _reason(error))
+            self._quiet.warning(f"fail {name}", text, name, error)
             return self._interval_s
         if len(servers) > SERVERS_MAX:
             self._quiet.warning(
                 f"many {name}", "name has too many servers name=%s taken=%d", name, SERVERS_MAX
             )
         self._found[f"{name}:{port}"] = sorted(servers)[:SERVERS_MAX]
-        return ttl
-
-    async def _srv(self, name: str) -> tuple[list[tuple[str, str]], float]:
-        answer = await self._ask(name, dns.rdatatype.SRV)
-        servers = []
-        for record in answer:
-            if record.target != dns.name.root:  # which says that there is no such service
-                target = record.target.to_text(omit_final_dot=True)
-                servers.append((target.partition(".")[0], host_and_port(target, record.port)))
-        return servers, _ttl(answer)
-
-    async def _addresses(self, name: str, port: int) -> tuple[list[tuple[str, str]], float]:
-        """Of both families. Where one has servers, the other may fail: few names have both, and then of each server."""
-        with suppress(ValueError):
-            return [("", host_and_port(str(ip_address(name)), port))], self._interval_s
-        answers = await asyncio.gather(
-            *(self._ask(name, kind) for kind in (dns.rdatatype.A, dns.rdatatype.AAAA)), return_exceptions=True
-        )
-        found = [answer for answer in answers if isinstance(answer, dns.resolver.Answer)]
-        if not found:
-            raise next(answer for answer in answers if isinstance(answer, BaseException))
-        servers = [("", host_and_port(record.address, port)) for answer in found for record in answer]
-        return servers, min(_ttl(answer) for answer in found)
-
-    async def _ask(self, name: str, kind: dns.rdatatype.RdataType) -> dns.resolver.Answer:
-        resolver = self._resolver
-        if resolver is None:  # anew each time: the system's may have changed
-            resolver = await asyncio.to_thread(dns.asyncresolver.Resolver)
-        return await resolver.resolve(name, kind, lifetime=LOOKUP_S, search=True)
+        return self._interval_s if ttl_s is None else ttl_s
 
 
 def _parsed(name: str) -> tuple[str, int | None]:
@@ -167,19 +128,3 @@ def _parsed(name: str) -> tuple[str, int | None]:
     if not name:
         raise ValueError("a name of DNS is needed: host:port for addresses, or the name of SRV records")
     return name, None
-
-
-def _ttl(answer: dns.resolver.Answer) -> float:
-    return float(answer.rrset.ttl) if answer.rrset is not None else 0.0
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, dns.resolver.NXDOMAIN):
-        return "there is no such name"
-    if isinstance(error, dns.resolver.NoAnswer):
-        return "the name has no such records"
-    if isinstance(error, dns.resolver.LifetimeTimeout):
-        return f"no answer within {LOOKUP_S:g} s"
-    if isinstance(error, dns.resolver.NoNameservers):
-        return "no server of names could say"
-    return (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
