@@ -177,6 +177,10 @@ class Claims:
         known = self._members.get(dead.node)
         if known is None:
             return
+        if known.state is State.ALIVE and dead.incarnation < known.incarnation:
+            # Whoever believes it missed the refutation, whose rumour is over: else it would until an exchange of states.
+            self._tell(_alive(known))
+            return
         if dead.node == self._name:
             self._hear_accusation(dead.incarnation)
             return
