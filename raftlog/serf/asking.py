@@ -173,7 +173,7 @@ class Asking:
             )
 
         expected: frozenset[str] | None = None
-        if not tags and name != conflicts.QUERY:
+        if not tags:
             expected = frozenset(nodes or (member.name for member in home.table.here))
         self.queries.begin(
             Running(query, home.now + timeout_s, names_max=alive, expected=expected, on_end=on_end)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from raftlog.engine import Receive
+from raftlog.serf.codec.keyring import Keyring
+from raftlog.serf.codec.packets import Codec
 from raftlog.serf.codec.serf import encode
-from raftlog.serf.conflicts import has_lost
+from raftlog.serf.codec.swim import encode as encode_swim
+from raftlog.serf.conflicts import QUERY, has_lost
 from raftlog.serf.events import NameTaken, Status
-from raftlog.serf.messages import Address, ConflictResponse, JoinIntent
+from raftlog.serf.messages import Address, ConflictResponse, JoinIntent, Query, UserMessage
 from tests.raftlog.serf.post import Post
 
 HERE, THERE = Address("127.0.0.1:1"), Address("127.0.0.1:2")
@@ -64,3 +68,22 @@ def test_with_nobody_to_ask_both_stay() -> None:
 
     assert first.noted("serf_name_conflict") or second.noted("serf_name_conflict")
     assert first.tells(NameTaken) == second.tells(NameTaken) == []
+
+
+def test_of_who_is_gone_nobody_claims_to_know_the_address() -> None:
+    post = Post()
+    n1, n2 = post.cluster("n1", "n2")
+    post.run(5.0)
+    plain = Codec(Keyring(), nonce=lambda count: bytes(count))
+    answers = []
+
+    for id in (1, 2):
+        query = Query(9, id, THERE, "n2", QUERY, b"n2", timeout_s=5.0, is_broadcast=False)
+        before = post.packets["n1"]
+        post.ask(n1, Receive(THERE, plain.packet([encode_swim(UserMessage(encode(query)))], has_crc=False)))
+        answers.append(post.packets["n1"] - before)
+        post.crash(n2)
+        post.until(lambda: post.statuses(n1)["n2"] is Status.FAILED)
+        post.run(5.0)
+
+    assert answers == [1, 0]

@@ -245,6 +245,20 @@ def test_an_answer_is_not_relayed_where_there_are_hardly_as_many_members() -> No
     assert post.packets["n1"] == before + 1
 
 
+def test_an_answer_is_relayed_neither_by_the_asker_nor_by_the_node_itself() -> None:
+    post = Post()
+    n1, n2 = post.cluster("n1", "n2")
+    post.run(5.0)
+    before = post.packets["n1"]
+
+    query = replace(
+        QUERY, source_address=post.address(n2), source_node="n2", relay_factor=1, is_broadcast=False
+    )
+    inject(post, n1, query)
+
+    assert post.packets["n1"] == before + 1
+
+
 def test_an_answer_that_is_too_large_to_be_relayed_goes_the_direct_way_alone() -> None:
     post = Post()
     n1, n2, n3 = post.cluster("n1", "n2", "n3")

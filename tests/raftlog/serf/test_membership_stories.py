@@ -119,6 +119,18 @@ def test_who_leaves_has_left_and_did_not_fail() -> None:
     assert n1.tells(MemberFailed) == n2.tells(MemberFailed) == []
 
 
+def test_others_hear_that_a_node_will_leave_before_it_is_gone() -> None:
+    post = Post()
+    n1, n2, n3 = post.cluster("n1", "n2", "n3")
+
+    post.ask(n3, Leave(post.number()))
+
+    assert n3.node.local.status is LEAVING
+    post.until(lambda: all(post.statuses(node)["n3"] is LEAVING for node in (n1, n2)))
+    post.until(lambda: n3.node.has_left)
+    assert n3.noted("serf_leave_refuted") == []
+
+
 def test_a_node_alone_leaves_without_waiting_for_anybody_to_hear_it() -> None:
     post = Post()
     n1 = post.start("n1")
@@ -276,6 +288,7 @@ def test_a_pruned_member_is_forgotten_everywhere_at_once() -> None:
     post.ask(n1, RemoveFailed(post.number(), "n3", is_pruned=True))
 
     post.until(lambda: all("n3" not in post.statuses(node) for node in (n1, n2)))
+    assert "n3" not in n1.node.swim.members
     post.run(10.0)
     assert "n3" not in post.statuses(n1)
     assert "n3" not in post.statuses(n2)

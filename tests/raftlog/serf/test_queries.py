@@ -8,7 +8,7 @@ import pytest
 
 from raftlog.serf import queries
 from raftlog.serf.config import FAST, LAN
-from raftlog.serf.events import QueryCame, QueryResult, Respond, SendQuery
+from raftlog.serf.events import QueryCame, QueryResult, Respond, SendQuery, SetTags
 from raftlog.serf.messages import Address, Query, QueryResponse, TagFilter
 from raftlog.serf.queries import IDS_PER_TIME_MAX, OPEN_MAX, Queries, is_for
 from tests.raftlog.serf.post import Post, Running
@@ -155,6 +155,30 @@ def test_a_query_by_tags_is_over_when_its_time_is() -> None:
     assert sorted(post.outcomes[request].responses) == ["n1", "n2"]
     assert asked(n3) == []
     assert post.now - began == pytest.approx(3.0)
+
+
+def test_a_query_by_tags_goes_by_those_that_a_node_has_now() -> None:
+    post = Post()
+    n1, n2 = post.cluster("n1", "n2", tags={"role": "log"})
+    post.outcome(n2, SetTags(post.number(), {"role": "web"}))
+
+    tags = (TagFilter("role", "^web$"),)
+    post.outcome(n1, SendQuery(post.number(), "load", b"", tags=tags, timeout_s=2.0))
+
+    assert asked(n1, n2) == ["n2"]
+
+
+def test_an_answer_at_the_end_of_the_time_is_dropped() -> None:
+    known = Queries(8)
+    running = queries.Running(
+        QUERY, 10.0, names_max=1, expected=frozenset({"n2"}), on_end=lambda result: None
+    )
+    known.begin(running)
+    answer = QueryResponse(1, 7, "n2", payload=b"x")
+
+    assert known.answered(answer, 10.0) is None
+    assert running.responses == {}
+    assert known.answered(answer, 9.9) is running
 
 
 def test_who_is_silent_acknowledges_but_has_no_answer_in_the_end() -> None:
