@@ -284,7 +284,7 @@ class Reconciler:
             case AddLearner() | ReplaceDisk() | ChangeAddress():
                 welcome = await self._links.check(action.name, action.address, action.directory_id)
                 self._require_place(action, welcome)
-                await self._log.join(action.name, welcome.address, welcome.directory_id, is_asked_for=False)
+                await self._log.join(action.name, welcome.address, welcome.directory_id)
             case Promote():
                 await self._log.promote(action.name)
             case RemoveLeft() | RemoveFailed():

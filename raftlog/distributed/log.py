@@ -226,16 +226,17 @@ class DistributedLog:
 
     # ── members ─────────────────────────────────────────────────────────────────────────────────────
 
-    async def join(self, id: str, addr: str, directory_id: str = "", *, is_asked_for: bool = True) -> None:
+    async def join(self, id: str, addr: str, directory_id: str = "") -> None:
         """Make a server a member; a learner first, a voter once it has caught up. See raftlog/distributed/membership.py.
 
-        One that was removed on purpose is let in again only if it `is_asked_for`; else MembershipRefused.
+        One that was removed on purpose is let in again only without a `directory_id`, as people ask; else
+        MembershipRefused.
         """
         try:
             split_address(addr)
         except ValueError as error:
             raise InvalidRequest(f"address of {id!r}: {error}") from error
-        await self._membership.join(NodeId(id), addr, directory_id, is_asked_for=is_asked_for)
+        await self._membership.join(NodeId(id), addr, directory_id)
 
     async def leave(self, id: str, *, is_barred: bool = True) -> None:
         """Remove a server. Who leads hands over first and raises NotLeader with the new leader.

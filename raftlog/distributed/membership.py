@@ -63,19 +63,21 @@ class Membership:
     def _id(self) -> NodeId:
         return self._driver.node.id
 
-    async def join(
-        self, node: NodeId, address: str, directory_id: str = "", *, is_asked_for: bool = True
-    ) -> None:
+    async def join(self, node: NodeId, address: str, directory_id: str = "") -> None:
         """Make it a member with this address; nothing is done if it is one.
 
         A known id with a new address, or a known address with a new id, takes the place of the old one. Without a
-        `directory_id` it is not known whether a known id has a new disk: that is learned when it connects. One that is
-        barred is refused unless it `is_asked_for`: then it is barred no more.
+        `directory_id`, as people ask, it is not known whether a known id has a new disk: that is learned when it connects.
+
+        With one, as servers ask for themselves or are found, a barred one is refused; without, it is barred no more. (A
+        server tells its place whenever that changes, and may do so when it has just been removed.)
         """
         async with self._one_at_a_time:
             self.require_leader()
-            if not is_asked_for and self._views.autopilot.is_barred(node, directory_id):
-                raise MembershipRefused(f"{node} was removed on purpose")
+            if directory_id and self._views.autopilot.is_barred(node, directory_id):
+                raise MembershipRefused(
+                    f"{node} was removed on purpose; `raftlog join {node} {address}` lets it in again"
+                )
             members = self._views.members
             is_member = node in members.configuration.members
             known = members.get(node)

@@ -191,10 +191,10 @@ def test_who_is_removed_on_purpose_comes_back_only_if_it_is_asked_for(tmp_path: 
         call(cluster, leader, lambda log: log.leave(follower))
 
         with pytest.raises(MembershipRefused, match="removed on purpose"):
-            call(cluster, leader, lambda log: log.join(follower, address, directory, is_asked_for=False))
-        call(cluster, leader, lambda log: log.join(follower, address, directory))
+            call(cluster, leader, lambda log: log.join(follower, address, directory))
+        call(cluster, leader, lambda log: log.join(follower, address))
         call(cluster, leader, lambda log: log.leave(follower, is_barred=False))
-        call(cluster, leader, lambda log: log.join(follower, address, directory, is_asked_for=False))
+        call(cluster, leader, lambda log: log.join(follower, address, directory))
 
         assert follower in configuration(cluster).members
 
