@@ -78,14 +78,25 @@ def exec_form(text: str) -> list[str]:
     return list(words)
 
 
-def manifest() -> dict[str, dict[str, Any]]:
-    """The objects for Kubernetes, by kind and name."""
-    return objects_of(MANIFEST.read_text())
-
-
 def objects_of(text: str) -> dict[str, dict[str, Any]]:
+    """Those for Kubernetes, by kind and name."""
     found = [each for each in yaml.safe_load_all(text) if each is not None]
     return {f"{each['kind']}/{each['metadata']['name']}": each for each in found}
+
+
+def pod_environment(
+    container: Mapping[str, Any], name: str, *, namespace: str, address: str
+) -> dict[str, str]:
+    """Of a container in the pod of this name, as Kubernetes makes it."""
+    facts = {"metadata.name": name, "metadata.namespace": namespace, "status.podIP": address}
+    environment: dict[str, str] = {}
+    for variable in container["env"]:
+        if "valueFrom" in variable:
+            value = facts[variable["valueFrom"]["fieldRef"]["fieldPath"]]
+        else:
+            value = re.sub(r"\$\((\w+)\)", lambda found: environment[found[1]], variable["value"])
+        environment[variable["name"]] = value
+    return environment
 
 
 def chart_digest() -> str:
@@ -98,3 +109,6 @@ def chart_digest() -> str:
 
 def without_our_variables() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("RAFT")}
+
+
+OBJECTS_OF_CHART: Final = objects_of(MANIFEST.read_text())

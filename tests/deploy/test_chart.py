@@ -19,17 +19,17 @@ from tests.deploy.assets import (
     CHART,
     IMAGE,
     MANIFEST,
+    OBJECTS_OF_CHART,
     REPOSITORY,
     chart_digest,
     fields_of,
     instructions,
-    manifest,
+    pod_environment,
     settings_of,
     stop_s,
 )
 
-OBJECTS = manifest()
-SET = OBJECTS["StatefulSet/raftlog"]["spec"]
+SET = OBJECTS_OF_CHART["StatefulSet/raftlog"]["spec"]
 POD = SET["template"]["spec"]
 (SERVER,) = POD["containers"]
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
@@ -45,30 +45,17 @@ def test_what_is_committed_was_rendered_from_this_chart() -> None:
 # ── servers ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def environment_of(name: str, *, namespace: str = "logs", address: str = "10.1.2.3") -> dict[str, str]:
-    """Of the pod of this name, as Kubernetes makes it."""
-    facts = {"metadata.name": name, "metadata.namespace": namespace, "status.podIP": address}
-    environment: dict[str, str] = {}
-    for variable in SERVER["env"]:
-        if "valueFrom" in variable:
-            value = facts[variable["valueFrom"]["fieldRef"]["fieldPath"]]
-        else:
-            value = re.sub(r"\$\((\w+)\)", lambda found: environment[found[1]], variable["value"])
-        environment[variable["name"]] = value
-    return environment
-
-
 def config_of(name: str) -> ServerConfig:
-    environment = environment_of(name)
+    environment = pod_environment(SERVER, name, namespace="logs", address="10.1.2.3")
     folder, file = os.path.split(environment["RAFTLOG_CONFIG_FILE"])
     assert {"name": "config", "mountPath": folder, "readOnly": True} in SERVER["volumeMounts"]
-    shared = yaml.safe_load(OBJECTS["ConfigMap/raftlog"]["data"][file])
+    shared = yaml.safe_load(OBJECTS_OF_CHART["ConfigMap/raftlog"]["data"][file])
     ours = {name: value for name, value in environment.items() if name.startswith("RAFTLOG_")}
     return ServerConfig(**fields_of(shared) | settings_of(ours))
 
 
 def test_servers_find_each_other_by_the_headless_service_which_knows_them_before_they_are_ready() -> None:
-    nodes = OBJECTS[f"Service/{SET['serviceName']}"]["spec"]
+    nodes = OBJECTS_OF_CHART[f"Service/{SET['serviceName']}"]["spec"]
 
     assert nodes["clusterIP"] == "None"
     assert nodes["publishNotReadyAddresses"] is True
@@ -113,7 +100,7 @@ def test_all_servers_start_at_once_and_an_upgrade_waits_for_each() -> None:
     assert SET["podManagementPolicy"] == "Parallel"
     assert SET["updateStrategy"]["type"] == "RollingUpdate"
     assert SET["minReadySeconds"] >= 10
-    assert OBJECTS["PodDisruptionBudget/raftlog"]["spec"]["maxUnavailable"] == 1
+    assert OBJECTS_OF_CHART["PodDisruptionBudget/raftlog"]["spec"]["maxUnavailable"] == 1
 
 
 def test_a_server_is_given_the_time_that_it_takes_to_stop() -> None:
@@ -137,12 +124,12 @@ def test_probes_ask_the_ports_that_the_settings_open() -> None:
 def test_services_and_budget_select_the_servers() -> None:
     labels = SET["template"]["metadata"]["labels"]
     ports = {port["name"] for port in SERVER["ports"]}
-    services = [each["spec"] for name, each in OBJECTS.items() if name.startswith("Service/")]
+    services = [each["spec"] for name, each in OBJECTS_OF_CHART.items() if name.startswith("Service/")]
 
     assert len(services) == 2
     for selector in (
         SET["selector"]["matchLabels"],
-        OBJECTS["PodDisruptionBudget/raftlog"]["spec"]["selector"]["matchLabels"],
+        OBJECTS_OF_CHART["PodDisruptionBudget/raftlog"]["spec"]["selector"]["matchLabels"],
         *(service["selector"] for service in services),
     ):
         assert selector.items() <= labels.items()
@@ -163,7 +150,7 @@ def test_every_file_of_the_settings_is_in_a_volume() -> None:
         assert mount["readOnly"] is True
         volume = volumes[mount["name"]]
         if "configMap" in volume:
-            held = OBJECTS[f"ConfigMap/{volume['configMap']['name']}"]["data"]
+            held = OBJECTS_OF_CHART[f"ConfigMap/{volume['configMap']['name']}"]["data"]
             assert os.path.basename(file) in held
     assert mounts[str(config.data_dir)]["name"] == "data"
     assert {mount["name"] for mount in mounts.values()} == volumes.keys()

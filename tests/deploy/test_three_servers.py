@@ -1,161 +1,166 @@
-"""What compose starts, as processes of this machine: same commands and settings, with other addresses and folders."""
+"""What compose and the chart start becomes a cluster of three voters: run as processes of this machine."""
 
 from __future__ import annotations
 
 import json
-import os
-import random
 import re
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from raftlog import Client, TlsFiles
-from tests.deploy.assets import IMAGE, compose, compose_nodes, stop_s, without_our_variables
-
-CERTS = "/etc/raftlog/certs"
-START_S_MAX = 90.0  # on a machine with a lot else to do
-LOOK_S = 0.1
-
-
-class Host:
-    """A container of compose, as a process with an address of its own on the loopback interface."""
-
-    def __init__(
-        self, name: str, service: dict[str, Any], translate: Callable[[str], str], folder: Path
-    ) -> None:
-        self.name = name
-        self.address = translate(f"{name}:").removesuffix(":")
-        self._service = service
-        self._folder = folder
-        folder.mkdir()
-
-        def own(text: str) -> str:
-            return (
-                translate(text).replace("0.0.0.0", self.address).replace("/var/lib/raftlog", f"{folder}/data")
-            )
-
-        file = folder / "raftlog.toml"
-        file.write_text(own((IMAGE / "raftlog.toml").read_text()))
-        settings = {
-            variable: str(value) if variable == "RAFTLOG_NODE_NAME" else own(str(value))
-            for variable, value in service["environment"].items()
-        }
-        self.environment = (
-            without_our_variables()
-            | settings
-            | {"RAFTLOG_CONFIG_FILE": str(file), "RAFTLOG_ADMIN_HOST": self.address}
-        )
-        self.rpc_address = self.environment["RAFTLOG_RPC_ADVERTISE_ADDR"]
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        with (self._folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "raftlog", *self._service["command"]],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment, cwd=self._folder,
-            )  # fmt: skip
-
-    def is_healthy(self) -> bool:
-        """By compose's own check; AssertionError if the server has ended."""
-        assert self._process is not None
-        assert self._process.poll() is None, f"{self.name} ended:\n{self.log()}"
-        kind, program, *arguments = self._service["healthcheck"]["test"]
-        assert (kind, program) == ("CMD", "python")
-        command = [word.replace("/usr/local/lib/raftlog", str(IMAGE)) for word in arguments]
-        done = subprocess.run(
-            [sys.executable, *command], env=self.environment, capture_output=True, check=False, timeout=30
-        )
-        return done.returncode == 0
-
-    def run(self, *words: str) -> str:
-        """What a command prints, run as by `docker compose exec`."""
-        done = subprocess.run(
-            [sys.executable, "-m", "raftlog", *words], env=self.environment, capture_output=True, text=True,
-            check=False, timeout=60,
-        )  # fmt: skip
-        assert done.returncode == 0, f"{words}: {done.stderr}\n{self.log()}"
-        return done.stdout
-
-    def stop(self) -> int:
-        """Ask it to stop as Docker does, and return its exit code."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGTERM)
-        return self._process.wait(stop_s())
-
-    def kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-
-    def log(self) -> str:
-        return "\n".join((self._folder / "log").read_text().splitlines()[-20:])
+from tests.deploy.assets import IMAGE, OBJECTS_OF_CHART, compose, compose_nodes, pod_environment
+from tests.deploy.hosts import Host, environment_with, free_net, wait_until, wait_until_ready
 
 
 @pytest.fixture
-def hosts(tmp_path: Path) -> Iterator[list[Host]]:
-    """Those of the file, with the certificates that its first service makes, not started."""
-    place = random.SystemRandom().randrange(2**14)
-    net = f"127.{64 + place // 256}.{place % 256}"  # of this test alone, so that its ports are free
-    certs = tmp_path / "certs"
-    certs.mkdir()
-
-    def translate(text: str) -> str:
-        return re.sub(r"\braftlog-(\d)(?=[:\s]|$)", rf"{net}.\1", text).replace(CERTS, str(certs))
-
-    secrets = compose()["services"]["secrets"]
-    subprocess.run(
-        [*secrets["entrypoint"], translate(secrets["command"][0])],
-        env=without_our_variables() | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
-        check=True, timeout=60,
-    )  # fmt: skip
+def stack() -> Iterator[ExitStack]:
     with ExitStack() as stack:
-        found = []
-        for name, service in compose_nodes().items():
-            found.append(Host(name, service, translate, tmp_path / name))
-            stack.callback(found[-1].kill)
-        yield found
+        yield stack
 
 
-def wait_until(is_so: Callable[[], bool], hosts: list[Host]) -> None:
-    deadline = time.monotonic() + START_S_MAX
-    while not is_so():
-        if time.monotonic() > deadline:
-            logs = "\n\n".join(f"{host.name}:\n{host.log()}" for host in hosts)
-            raise AssertionError(f"not so within {START_S_MAX:.0f} s\n{logs}")
-        time.sleep(LOOK_S)
+def voters(client: Client) -> list[str]:
+    return sorted(server.name for server in client.servers() if server.is_voter)
 
 
-def test_three_servers_become_a_cluster_and_stay_one_while_each_is_restarted(
-    hosts: list[Host], tmp_path: Path
+# ── compose ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def compose_hosts(folder: Path) -> list[Host]:
+    """Those of the file, with the secrets that its first service makes in `folder`/certs."""
+    net = free_net()
+
+    def translate(text: str, own: str = "", place: Path = folder) -> str:
+        text = re.sub(r"\braftlog-(\d)(?=[:\s]|$)", rf"{net}.\1", text).replace("0.0.0.0", own)
+        return text.replace("/etc/raftlog/certs", f"{folder}/certs").replace(
+            "/var/lib/raftlog", f"{place}/data"
+        )
+
+    (folder / "certs").mkdir()
+    secrets = compose()["services"]["secrets"]
+    script = translate(secrets["command"][0])
+    subprocess.run([*secrets["entrypoint"], script], env=environment_with({}), check=True, timeout=60)
+
+    hosts = []
+    for name, service in compose_nodes().items():
+        place = folder / name
+        place.mkdir()
+        address = translate(f"{name}:").removesuffix(":")
+        file = place / "raftlog.toml"
+        file.write_text(translate((IMAGE / "raftlog.toml").read_text(), address, place))
+        settings = {
+            variable: translate(str(value), address, place)
+            for variable, value in service["environment"].items()
+            if variable != "RAFTLOG_NODE_NAME"
+        }
+        settings |= {
+            "RAFTLOG_NODE_NAME": name,
+            "RAFTLOG_CONFIG_FILE": str(file),
+            "RAFTLOG_ADMIN_HOST": address,
+        }
+        kind, *check = service["healthcheck"]["test"]
+        assert kind == "CMD"
+        check = [word.replace("/usr/local/lib/raftlog", str(IMAGE)) for word in check]
+        hosts.append(Host(name, ["raftlog", *service["command"]], settings, check, place))
+    return hosts
+
+
+def test_compose_starts_a_cluster_that_stays_one_while_each_is_restarted(
+    stack: ExitStack, tmp_path: Path
 ) -> None:
-    tls = TlsFiles.in_folder(tmp_path / "certs", "root-client")
+    hosts = compose_hosts(tmp_path)
     names = [host.name for host in hosts]
     for host in hosts:
+        stack.callback(host.kill)
         host.start()
-    wait_until(lambda: all(host.is_healthy() for host in hosts), hosts)
+    wait_until_ready(hosts)
 
+    tls = TlsFiles.in_folder(tmp_path / "certs", "root-client")
     with Client([host.rpc_address for host in hosts], tls=tls) as client:
-
-        def voters() -> list[str]:
-            return sorted(server.name for server in client.servers() if server.is_voter)
-
-        wait_until(lambda: voters() == names, hosts)
+        wait_until(lambda: voters(client) == names, hosts)
         for offset, host in enumerate(hosts):
             assert client.append(host.name.encode()) == offset
             assert host.stop() == 0
             host.start()
-            wait_until(lambda: all(each.is_healthy() for each in hosts), hosts)
+            wait_until_ready(hosts)
 
         assert [client.read(offset).value.decode() for offset in range(3)] == names
-        assert voters() == names
+        assert voters(client) == names
     clusters = {json.loads(line)["cluster_id"] for line in hosts[1].run("status", "--json").splitlines()}
     assert len(clusters) == 1
+    assert [host.stop() for host in hosts] == [0, 0, 0]
+
+
+# ── Kubernetes ──────────────────────────────────────────────────────────────────────────────────────
+
+CHECK = """\
+import sys, grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+with grpc.insecure_channel(sys.argv[1]) as channel:
+    found = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=sys.argv[2]), timeout=3)
+sys.exit(found.status != health_pb2.HealthCheckResponse.SERVING)
+"""
+
+
+def pods(folder: Path) -> list[Host]:
+    """Those of the chart, with the secrets that the page tells to make."""
+    net = free_net()
+    spec = OBJECTS_OF_CHART["StatefulSet/raftlog"]["spec"]
+    (server,) = spec["template"]["spec"]["containers"]
+    addresses = {f"raftlog-{ordinal}": f"{net}.{ordinal + 1}" for ordinal in range(spec["replicas"])}
+    make_secrets(folder, [*addresses.values()])
+    hosts = []
+    for name, address in addresses.items():
+        place = folder / name
+        place.mkdir()
+
+        def translate(text: str, own: str = address, place: Path = place) -> str:
+            everybody = ",".join(f"{each}:8401" for each in addresses.values())
+            text = text.replace("raftlog-nodes:8401", everybody).replace("0.0.0.0", own)
+            text = re.sub(r"(raftlog-\d)\.raftlog-nodes\.logs\.svc", lambda found: addresses[found[1]], text)
+            for mounted in ("tls", "gossip"):
+                text = text.replace(f"/etc/raftlog/{mounted}/", f"{folder}/")
+            return text.replace("/etc/raftlog/config", str(place)).replace(
+                "/var/lib/raftlog", f"{place}/data"
+            )
+
+        for file, content in OBJECTS_OF_CHART["ConfigMap/raftlog"]["data"].items():
+            (place / file).write_text(translate(content))
+        environment = pod_environment(server, name, namespace="logs", address=address)
+        settings = {variable: translate(value) for variable, value in environment.items()}
+        probe = server["readinessProbe"]["grpc"]
+        check = [sys.executable, "-c", CHECK, f"{address}:{probe['port']}", probe.get("service", "")]
+        hosts.append(Host(name, server["command"], settings, check, place))
+    return hosts
+
+
+def make_secrets(folder: Path, addresses: list[str]) -> None:
+    """As docs/deployment.md says, for these addresses: one certificate, towards clients and among servers."""
+    environment = environment_with({})
+    hosts = [word for address in addresses for word in ("--host", address)]
+    subprocess.run(["raftlog", "certs", "init", str(folder / "certs"), *hosts], env=environment, check=True, timeout=60,
+                   stdout=subprocess.DEVNULL)  # fmt: skip
+    for source, key in (("peer.pem", "tls.crt"), ("peer-key.pem", "tls.key"), ("ca.pem", "ca.crt")):
+        (folder / key).write_bytes((folder / "certs" / source).read_bytes())
+    (folder / "gossip.key").touch(mode=0o600)
+    with (folder / "gossip.key").open("wb") as file:
+        subprocess.run(["raftlog", "keys", "generate"], env=environment, check=True, timeout=60, stdout=file)
+
+
+def test_the_chart_starts_a_cluster(stack: ExitStack, tmp_path: Path) -> None:
+    hosts = pods(tmp_path)
+    names = [host.name for host in hosts]
+    for host in hosts:
+        stack.callback(host.kill)
+        host.start()
+    wait_until_ready(hosts)
+
+    tls = TlsFiles.in_folder(tmp_path / "certs", "root-client")
+    with Client(hosts[1].rpc_address, tls=tls) as client:
+        wait_until(lambda: voters(client) == names, hosts)
+        assert client.append(b"stored") == 0
     assert [host.stop() for host in hosts] == [0, 0, 0]
