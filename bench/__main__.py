@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bench import chaos, cluster, compare, mutants, opening, raft, server, simulation
+from bench import chaos, cluster, compare, membership, mutants, opening, raft, server, simulation
 from bench.report import DOCUMENTS, RESULTS, chaos_table, cluster_table, compare_table, filled_in, merged
 from logstore.benchmark.cases import Bench
 from logstore.benchmark.measure import Series, as_json
@@ -75,6 +75,17 @@ def cluster_command(
         print(line)
     if not quick:
         write("cluster", merged(RESULTS / "cluster.json", measured) if only else measured)
+
+
+@app.command("membership")
+def membership_command(
+    runs: Runs = 3,
+    idle_s: Annotated[float, typer.Option(min=1.0, help="For which processor time is counted.")] = 30.0,
+    folder: Folder = Path(),
+) -> None:
+    """What gossip costs while nothing happens, and how long newcomers and new clusters take; LAN profile."""
+    tell = lambda text: errors.print(text, highlight=False)  # noqa: E731
+    report("membership", membership.measure(folder, runs=runs, idle_s=idle_s, tell=tell))
 
 
 @app.command("compare")
