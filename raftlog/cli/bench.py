@@ -81,10 +81,15 @@ def consume(
 
 
 def _run(target: Target, work: Callable[[AsyncClient], Awaitable[T]]) -> T:
-    require_any(target.addresses, target.tls)
+    require_any(target.addresses, target.tls, target.gossip_key_file)
 
     async def connect() -> T:
-        async with AsyncClient(target.addresses, tls=target.tls, timeout_s=target.timeout_s) as client:
+        async with AsyncClient(
+            target.addresses,
+            tls=target.tls,
+            timeout_s=target.timeout_s,
+            gossip_key_file=target.gossip_key_file,
+        ) as client:
             return await work(client)
 
     return asyncio.run(connect())

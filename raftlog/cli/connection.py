@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple
 
 import typer
 
 from raftlog.client.client import Client
+from raftlog.client.picker import Picker
+from raftlog.client.seeds import Seeds, parse_name
+from raftlog.config_keys import read_keys
 from raftlog.errors import ConfigError
 from raftlog.net.probe import Unreachable, require_server
 from raftlog.net.tls import TlsFiles
+
+PROBED_MAX: Final = 64  # servers that are tried before it is said that none answers
 
 
 class Target(NamedTuple):
@@ -23,6 +29,7 @@ class Target(NamedTuple):
     addresses: list[str]
     tls: TlsFiles | None
     timeout_s: float
+    gossip_key_file: Path | None = None
 
 
 def _connection(
@@ -30,10 +37,18 @@ def _connection(
     addr: Annotated[
         str,
         typer.Option(
-            help="Host and port of a server, or of some, with commas: one that answers names the others.",
+            help="Host and port of a server, or of some, with commas: one that answers names the others. Or a name that "
+            "servers are found under: dns:HOST:PORT (its addresses), srv:NAME, gossip:HOST:PORT (of a member's gossip).",
             envvar="RAFTLOG_CLIENT_ADDR",
         ),
     ] = "localhost:8400",
+    gossip_key_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="File with the gossip's key; for gossip:HOST:PORT where gossip is encrypted.",
+            envvar="RAFTLOG_CLIENT_GOSSIP_KEY_FILE",
+        ),
+    ] = None,
     certs: Annotated[
         Path | None,
         typer.Option(help="Folder that `raftlog certs init` made.", envvar="RAFTLOG_CLIENT_CERTS"),
@@ -55,7 +70,7 @@ def _connection(
 ) -> Target:
     """The options of all commands that connect, and what they mean."""
     tls = identity(certs, name, (tls_cert_file, tls_key_file, tls_ca_file), insecure=insecure)
-    return Target(addresses_of(addr, "--addr"), tls, timeout)
+    return Target(addresses_of(addr, "--addr"), tls, timeout, gossip_key_file)
 
 
 def identity(
@@ -75,19 +90,27 @@ def identity(
 
 
 def addresses_of(text: str, option: str) -> list[str]:
-    """The addresses in a text with commas between them; ConfigError if there is none."""
+    """The addresses in a text with commas between them; ConfigError if there is none, or a name that cannot be one."""
     found = [address.strip() for address in text.split(",") if address.strip()]
     if not found:
         raise ConfigError([f"{option}: no address; give host:port"])
+    for address in found:
+        try:
+            parse_name(address)
+        except ValueError as error:
+            raise ConfigError([f"{option} {error}"]) from error
     return found
 
 
-def require_any(addresses: list[str], tls: TlsFiles | None) -> None:
-    """Unreachable if no server answers: with the reason of each."""
-    reasons = []
-    for address in addresses:
+def require_any(addresses: list[str], tls: TlsFiles | None, gossip_key_file: Path | None = None) -> None:
+    """Unreachable if no server answers: with the reason of each, and of each name under which none was found."""
+    keys = () if gossip_key_file is None else read_keys(str(gossip_key_file))
+    seeds = Seeds(addresses, gossip_keys=keys)
+    asyncio.run(seeds.look())
+    reasons = seeds.failures
+    for seed in seeds.known[:PROBED_MAX]:
         try:
-            require_server(address, tls)
+            require_server(seed.address, tls, tls_name=seed.tls_name)
         except Unreachable as error:
             reasons.append(str(error))
         else:
@@ -96,10 +119,16 @@ def require_any(addresses: list[str], tls: TlsFiles | None) -> None:
 
 
 @contextmanager
-def client_of(target: Target) -> Iterator[Client]:
+def client_of(target: Target, *, picker: Picker | None = None) -> Iterator[Client]:
     """A client, once a server answers; Unreachable if none does."""
-    with Client(target.addresses, tls=target.tls, timeout_s=target.timeout_s) as client:
-        require_any(target.addresses, target.tls)
+    with Client(
+        target.addresses,
+        tls=target.tls,
+        timeout_s=target.timeout_s,
+        picker=picker,
+        gossip_key_file=target.gossip_key_file,
+    ) as client:
+        require_any(target.addresses, target.tls, target.gossip_key_file)
         yield client
 
 

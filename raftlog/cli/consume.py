@@ -5,14 +5,16 @@ from __future__ import annotations
 import sys
 from contextlib import closing
 from datetime import datetime
+from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from logstore.cli.output import Format, print_record
 from raftlog.cli import make_app
-from raftlog.cli.connection import connected
+from raftlog.cli.connection import Target, client_of, with_target
 from raftlog.client.client import Client
+from raftlog.client.picker import FollowersInTurn, LowestLatency
 from raftlog.errors import ConfigError
 
 app = make_app()
@@ -21,10 +23,20 @@ OFFSET_MAX = (1 << 63) - 1
 YEAR_FIRST, YEAR_LAST = 1678, 2261  # whole years whose nanoseconds since 1970 fit into 64 bits
 
 
+class Pick(StrEnum):
+    """Which servers to consume from."""
+
+    TURN = "turn"
+    LATENCY = "latency"
+
+
+PICKERS = {Pick.TURN: FollowersInTurn, Pick.LATENCY: LowestLatency}
+
+
 @app.command()
-@connected
+@with_target
 def consume(
-    client: Client,
+    target: Target,
     start: Annotated[
         str, typer.Option("--from", help="An offset, earliest, latest, or a time such as 2026-11-21T10:00Z.")
     ] = "earliest",
@@ -45,6 +57,9 @@ def consume(
             "--linearizable", help="Include all that was acknowledged to anybody before; asks a quorum."
         ),
     ] = False,
+    pick: Annotated[
+        Pick, typer.Option(help="Whom to consume from: followers in turn, or who answers quickest.")
+    ] = Pick.TURN,
     form: Annotated[Format, typer.Option("--format", help="text, json or raw (values only).")] = Format.TEXT,
 ) -> None:
     """Print records.
@@ -57,13 +72,16 @@ def consume(
             raise ConfigError(["--group is empty; give the group a name"])
         if end is not None or linearizable:
             raise ConfigError(["--group goes on to the end of the log; leave --to and --linearizable out"])
-        _consume_as_group(client, group, start, follow, form)
-        return
-    for batch in client.batches(_first_offset(client, start), end, follow=follow, linearizable=linearizable):
-        for record in batch:
-            print_record(record, form)
-        if follow:
-            sys.stdout.flush()
+    with client_of(target, picker=PICKERS[pick]()) as client:
+        if group is not None:
+            _consume_as_group(client, group, start, follow, form)
+            return
+        first = _first_offset(client, start)
+        for batch in client.batches(first, end, follow=follow, linearizable=linearizable):
+            for record in batch:
+                print_record(record, form)
+            if follow:
+                sys.stdout.flush()
 
 
 def _consume_as_group(client: Client, group: str, start: str, follow: bool, form: Format) -> None:

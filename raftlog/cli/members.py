@@ -15,7 +15,6 @@ from raftlog.cli.connection import Target, client_of, with_target
 from raftlog.client.client import Client
 from raftlog.client.membership import KnownServer, KnownServers
 from raftlog.errors import ConfigError, RaftlogError
-from raftlog.net.tls import TlsFiles
 
 app = make_app()
 
@@ -42,7 +41,7 @@ def members(
         found = client.known_servers(_address_of(client, server) if server else None)
     reasons = {}
     if any(not one.raft_role and one.status == "alive" for one in found.servers):
-        reasons = _reasons(target.addresses, target.tls)
+        reasons = _reasons(target)
     if json:
         for one in found.servers:
             print_json({**one._asdict(), "reason": reasons.get(one.name, "")})
@@ -57,9 +56,9 @@ def _address_of(client: Client, server: str) -> str:
     raise ConfigError([f"{server} is no member; `raftlog servers` lists them"])
 
 
-def _reasons(addresses: list[str], tls: TlsFiles | None) -> dict[str, str]:
+def _reasons(target: Target) -> dict[str, str]:
     """Why servers are no members, by name, as far as the leader says."""
-    with suppress(RaftlogError), Client(addresses, tls=tls, timeout_s=REASONS_S_MAX) as client:
+    with suppress(RaftlogError), client_of(target._replace(timeout_s=REASONS_S_MAX)) as client:
         return {one.name: one.reason for one in client.autopilot().servers if not one.is_member}
     return {}
 

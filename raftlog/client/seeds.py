@@ -24,7 +24,7 @@ from raftlog.net.addresses import host_and_port, split_address
 LOOK_S_MAX: Final = 4.0  # for one name; longer than each way of looking gives itself
 AGAIN_S: Final = 1.0  # between two looks at the same names, once something was found
 FOUND_MAX: Final = 256  # servers of one name; more are left out
-REASONS_MAX: Final = 8  # names in one text that says why there is no server
+FAILURES_MAX: Final = 8  # that are told of
 
 KINDS: Final = ("dns", "srv", "gossip")
 
@@ -82,10 +82,11 @@ class Seeds:
         """Of a server that was found there, what its certificate must be for; "" for the host of the address."""
         return next((seed.tls_name for seed in self.known if seed.address == address), "")
 
-    def why_none(self) -> str:
-        """Which names have no servers, and why."""
-        reasons = [f"{text}: {self._reasons.get(text, 'not looked up yet')}" for text in self._names]
-        return "; ".join([*reasons[:REASONS_MAX], *(["..."] if len(reasons) > REASONS_MAX else [])])
+    @property
+    def failures(self) -> list[str]:
+        """Names under which no server was found, each with the reason; the first FAILURES_MAX."""
+        names = [text for text in self._names if not self._found.get(text)]
+        return [f"{text}: {self._reasons.get(text, 'not looked up yet')}" for text in names[:FAILURES_MAX]]
 
     async def close(self) -> None:
         if self._looking is not None:

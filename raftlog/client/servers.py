@@ -204,7 +204,7 @@ class Servers:
         ):
             self._refreshing = asyncio.create_task(self._ask_all())
         if not self._candidates():
-            raise NoServer(self._seeds.why_none())
+            raise NoServer("; ".join(self._seeds.failures))
 
     async def _ask_all(self) -> None:
         """Ask those that are known, one after another, until one knows a leader; then those that are found meanwhile."""

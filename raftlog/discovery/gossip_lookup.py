@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import time
 from collections.abc import Sequence
 from typing import Final
@@ -49,7 +50,7 @@ async def ask_gossip(
     except TimeoutError as error:
         raise LookupFailed(f"no answer within {timeout_s:g} s") from error
     except OSError as error:
-        raise LookupFailed(error.strerror or str(error)) from error
+        raise LookupFailed(_reason(error)) from error
     except BadPacket as error:
         raise LookupFailed(f"its answer is not understood: {error}") from error
     return _candidates(answer)
@@ -72,6 +73,13 @@ async def _exchange(host: str, port: int, question: bytes) -> bytes:
         raise LookupFailed("it broke the connection off, as one does that has other keys, or none") from error
     finally:
         writer.transport.abort()
+
+
+def _reason(error: OSError) -> str:
+    """In the system's words; asyncio has its own for a connection that fails."""
+    if isinstance(error, socket.gaierror) or error.errno is None:
+        return error.strerror or str(error)
+    return os.strerror(error.errno)
 
 
 def _candidates(answer: SwimMessage) -> list[Candidate]:

@@ -18,10 +18,10 @@ class Unreachable(RaftlogError):
     """There is no server at the address, or it and the caller do not accept each other's certificates."""
 
 
-def require_server(address: str, tls: TlsFiles | None) -> None:
+def require_server(address: str, tls: TlsFiles | None, *, tls_name: str = "") -> None:
     """Connect once, up to the server's first byte; Unreachable says why that fails, ConfigError that it cannot work.
 
-    `tls` is known to be readable.
+    `tls` is known to be readable. `tls_name`: what the server's certificate must be for; "": the host of the address.
     """
     try:
         host, port = split_address(address)
@@ -32,7 +32,7 @@ def require_server(address: str, tls: TlsFiles | None) -> None:
             if tls is None:
                 _greet(connection, "it wants TLS: give a certificate")
             else:
-                _shake_hands(connection, host, tls)
+                _shake_hands(connection, tls_name or host, tls)
     except ssl.SSLCertVerificationError as error:
         raise Unreachable(f"{address}: its certificate is not trusted: {error.verify_message}") from error
     except ssl.SSLError as error:
