@@ -13,7 +13,7 @@ from raftlog.runtime.logging import get_logger
 
 log = get_logger(__name__)
 
-CANDIDATES_MAX: Final = 256  # that are looked at; the first by name, each of which may cost a connection
+STRANGERS_MAX: Final = 256  # no members, that are looked at: the first by name; each may cost a connection
 KNOWN_S: Final = 60.0  # how long an answer counts
 UNKNOWN_S: Final = 5.0  # until one that did not answer is asked again
 
@@ -38,21 +38,30 @@ class Candidates:
         self._clock = clock
         self._answers: dict[str, _Answer] = {}  # by address
 
-    async def named(self, known_addresses: Collection[str]) -> Sequence[Candidate]:
+    async def named(self, members: Collection[str], addresses: Collection[str]) -> Sequence[Candidate]:
         """By name, each name once; who is alive counts before who is not. Asks one address at a call at most.
 
-        Those at `known_addresses`, of members, are not asked: a source without names has nothing to say of them.
+        `members` are left out never, whatever else the source says. Those at `addresses`, of members, are not asked: a
+        source without names has nothing to say of them.
         """
         if self._source is None:
             return ()
         found = sorted(self._source.members(), key=lambda each: (each.name, each.status != "alive"))
         by_name: dict[str, Candidate] = {}
-        nameless = []
-        for candidate in found[:CANDIDATES_MAX]:
-            if candidate.name:
-                by_name.setdefault(candidate.name, candidate)
-            elif candidate.address not in known_addresses:
+        nameless: list[Candidate] = []
+        strangers = 0
+        for candidate in found:
+            is_nameless = not candidate.name
+            if is_nameless and candidate.address in addresses:
+                continue
+            if candidate.name not in members:
+                strangers += 1
+                if strangers > STRANGERS_MAX:
+                    continue
+            if is_nameless:
                 nameless.append(candidate)
+            else:
+                by_name.setdefault(candidate.name, candidate)
         await self._ask([candidate.address for candidate in nameless])
         for candidate in nameless:
             answer = self._answers.get(candidate.address)

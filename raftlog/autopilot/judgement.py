@@ -241,7 +241,7 @@ class _Judge:
             return
         why = f"silent for {silent_s:.0f} s"
         if hint is not None and hint.status == "alive":
-            self.hold(f"remove {name}", f"{why}, but the source of members says that its process is alive")
+            self.hold(f"remove {name}", f"{why}, but the source of members says that it is alive")
             return
         if member.is_voter and len(self.voters) - 1 < settings.voters_min:
             self.hold(

@@ -138,14 +138,15 @@ class Reconciler:
     async def run(self) -> None:
         """Ends never."""
         while True:
-            has_acted = False
             try:
-                has_acted = await self._look()
+                if not await self._look():
+                    await self._wait()
             except RaftlogError as error:
                 log.warning("autopilot could not go on; it looks again", reason=str(error))
+            except Exception as error:  # a bug, which must not end it
+                log.error("autopilot failed; it looks again", exc_info=error)
+                await asyncio.sleep(INTERVAL_S)
             await asyncio.sleep(PAUSE_S)
-            if not has_acted:
-                await self._wait()
 
     async def _wait(self) -> None:
         if self._source is None:
@@ -169,7 +170,9 @@ class Reconciler:
         if mode == OFF:
             self._memory, self._judgement = {}, None
             return False
-        facts = self._gather(await self._candidates.named(self._addresses()))
+        known = replica.applier.views.members.known
+        addresses = {member.address for member in known.values()}
+        facts = self._gather(await self._candidates.named(known, addresses))
         if facts is None:
             return False
         now = self._clock()
@@ -179,9 +182,6 @@ class Reconciler:
         if mode == ADVISE or not judgement.actions:
             return False
         return await self._act(judgement.actions[0])
-
-    def _addresses(self) -> set[str]:
-        return {member.address for member in self._log.replica.applier.views.members.known.values()}
 
     def _gather(self, candidates: Sequence[Candidate]) -> Facts | None:
         """What is known now; None while that is changing."""

@@ -266,7 +266,7 @@ def test_a_silent_voter_whose_process_is_alive_stays() -> None:
 
     found = judged(facts(*members, candidates=(candidate("n4"),)))
 
-    assert kinds(found) == [] and "its process is alive" in held(found)
+    assert kinds(found) == [] and "says that it is alive" in held(found)
 
 
 def test_gossip_alone_never_makes_a_voter_failed() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from raftlog.autopilot.candidates import KNOWN_S, UNKNOWN_S, Candidates
+from raftlog.autopilot.candidates import KNOWN_S, STRANGERS_MAX, UNKNOWN_S, Candidates
 from raftlog.autopilot.refusals import RETRY_S_MAX, RETRY_S_MIN, Refusals
 from raftlog.autopilot.removals import REMEMBERED_S, Removals
 from raftlog.discovery.source import Candidate
@@ -98,7 +98,7 @@ class Doors:
 def named(source: FakeSource, doors: Doors, *, now: float, into: Candidates | None = None) -> list[Candidate]:
     candidates = into or Candidates(source, doors, lambda: now)
     candidates._clock = lambda: now
-    return list(asyncio.run(candidates.named({"known:1"})))
+    return list(asyncio.run(candidates.named({"n9"}, {"known:1"})))
 
 
 def test_of_one_name_who_is_alive_counts() -> None:
@@ -127,5 +127,16 @@ def test_addresses_without_names_are_asked_one_at_a_time_and_again_after_a_while
     assert after[-1] == [candidate("n3")]
 
 
+def test_strangers_never_crowd_out_members() -> None:
+    source = FakeSource()
+    for number in range(STRANGERS_MAX + 1):
+        source.say(candidate(f"a{number:03}"))
+    source.say(candidate("n9", status="failed"))
+
+    found = [each.name for each in named(source, Doors(), now=0.0)]
+
+    assert found == [*(f"a{number:03}" for number in range(STRANGERS_MAX)), "n9"]
+
+
 def test_without_a_source_there_are_no_candidates() -> None:
-    assert list(asyncio.run(Candidates(None, Doors(), lambda: 0.0).named(()))) == []
+    assert list(asyncio.run(Candidates(None, Doors(), lambda: 0.0).named((), ()))) == []

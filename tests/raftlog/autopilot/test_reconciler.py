@@ -11,6 +11,7 @@ import pytest
 
 from raftlog.discovery.source import Candidate
 from raftlog.errors import InvalidRequest
+from raftlog.joining import LEADER_S_MAX
 from tests.raftlog.autopilot.grown import Servers
 
 Patch = pytest.MonkeyPatch
@@ -84,7 +85,7 @@ def test_who_left_goes_and_who_comes_back_comes_back(tmp_path: Path, monkeypatch
         servers.say("n3", status="left")
         servers.until(lambda: servers.configuration.members == ("n1", "n2"))
 
-        servers.say("n3", status="alive", since=time.monotonic())
+        servers.say("n3", status="alive", since=time.monotonic() + 1.0)  # surely after its removal was seen
 
         servers.until(lambda: servers.configuration.voters == ("n1", "n2", "n3"))
 
@@ -198,3 +199,34 @@ def test_a_server_that_was_removed_while_it_was_away_finds_out(tmp_path: Path, m
         servers.start("n3")
 
         servers.until(lambda: servers.removed("n3").endswith("says so"))
+
+
+def test_a_running_server_that_is_removed_finds_out_and_one_that_is_only_alone_does_not(
+    tmp_path: Path, monkeypatch: Patch
+) -> None:
+    with Servers(tmp_path, monkeypatch) as servers:
+        servers.grow("n2", "n3")
+
+        servers.call(lambda log: log.leave("n3"))
+
+        servers.until(lambda: servers.removed("n3"))
+        servers.kill("n1")
+        end = time.monotonic() + 2 * LEADER_S_MAX
+        servers.until(lambda: time.monotonic() > end)  # n2 asks in vain
+        assert servers.removed("n2") == ""
+
+
+def test_a_source_that_fails_does_not_end_it(tmp_path: Path, monkeypatch: Patch) -> None:
+    with Servers(tmp_path, monkeypatch) as servers:
+        failures: list[int] = []
+        members = servers.source.members
+
+        def fail() -> None:
+            failures.append(1)
+            raise RuntimeError("it is broken")
+
+        monkeypatch.setattr(servers.source, "members", fail)
+        servers.until(lambda: len(failures) > 1)
+        monkeypatch.setattr(servers.source, "members", members)
+
+        servers.grow("n2")
