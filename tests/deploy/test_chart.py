@@ -59,7 +59,9 @@ def test_servers_find_each_other_by_the_headless_service_which_knows_them_before
 
     assert nodes["clusterIP"] == "None"
     assert nodes["publishNotReadyAddresses"] is True
-    assert config_of("raftlog-1").start_join_addrs == (f"{SET['serviceName']}:8401",)
+    assert config_of("raftlog-1").start_join_addrs == tuple(
+        f"raftlog-{ordinal}.{SET['serviceName']}:8401" for ordinal in range(3)
+    )
     assert {(port["port"], port.get("protocol", "TCP")) for port in nodes["ports"]} >= {
         (8401, "TCP"),
         (8401, "UDP"),

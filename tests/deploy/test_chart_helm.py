@@ -25,6 +25,13 @@ def test_what_is_committed_is_what_helm_renders() -> None:
     assert manifest_of(render()) == MANIFEST.read_text()
 
 
+@pytest.mark.parametrize(("replicas", "asked"), [(1, 1), (3, 3), (5, 3)])
+def test_growing_beyond_three_changes_no_settings_and_so_restarts_nobody(replicas: int, asked: int) -> None:
+    objects = objects_of(render("--set", f"replicas={replicas}"))
+
+    assert objects["ConfigMap/raftlog"]["data"]["raftlog.yaml"].count("raftlog-nodes:8401") == asked
+
+
 def test_without_bootstrap_no_server_begins_a_cluster() -> None:
     (server,) = objects_of(render("--set", "bootstrap=false"))["StatefulSet/raftlog"]["spec"]["template"][
         "spec"

@@ -119,9 +119,10 @@ def pods(folder: Path) -> list[Host]:
         place.mkdir()
 
         def translate(text: str, own: str = address, place: Path = place) -> str:
-            everybody = ",".join(f"{each}:8401" for each in addresses.values())
-            text = text.replace("raftlog-nodes:8401", everybody).replace("0.0.0.0", own)
-            text = re.sub(r"(raftlog-\d)\.raftlog-nodes\.logs\.svc", lambda found: addresses[found[1]], text)
+            text = text.replace("0.0.0.0", own)
+            text = re.sub(
+                r"(raftlog-\d)\.raftlog-nodes(\.logs\.svc)?", lambda found: addresses[found[1]], text
+            )
             for mounted in ("tls", "gossip"):
                 text = text.replace(f"/etc/raftlog/{mounted}/", f"{folder}/")
             return text.replace("/etc/raftlog/config", str(place)).replace(

@@ -29,7 +29,10 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 
-{{/* The settings that all servers share; what a pod's own name and address say is in its environment. */}}
+{{/*
+The settings that all servers share; what a pod's own name and address say is in its environment. Servers look for the
+first ones by their names: the name that stands for all of them may at first stand for some who know nobody else.
+*/}}
 {{- define "raftlog.settings" -}}
 data-dir: /var/lib/raftlog
 bind-addr: 0.0.0.0:8401
@@ -39,7 +42,10 @@ health-port: 8402
 admin-host: 0.0.0.0
 admin-port: 8403
 log-format: json
-start-join-addrs: {{ include "raftlog.nodes" . }}:8401
+start-join-addrs:
+{{- range until (min 3 (int .Values.replicas) | int) }}
+  - {{ include "raftlog.name" $ }}-{{ . }}.{{ include "raftlog.nodes" $ }}:8401
+{{- end }}
 gossip-profile: {{ .Values.gossip.profile }}
 {{- if .Values.gossip.keySecretName }}
 gossip-key-file: /etc/raftlog/gossip/gossip.key
