@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 from logstore import MIB, Config, CorruptLog, LogClosed, OffsetOutOfRange, RawEntry, Record, RecordBatch
@@ -26,7 +26,6 @@ from raftlog.runtime.logging import get_logger
 log = get_logger(__name__)
 
 CLOSED: Final = "the log is closed"
-TELL_S_MAX: Final = (
     2.0  # for telling a server that it was removed; if it cannot be told it finds out by itself
 )
 SETTLE_S_MAX: Final = 1.0  # for what is on its way when the log is closed; then it ends as unknown
@@ -58,8 +57,6 @@ class DistributedLog:
         self._appends.lack_of_room = lambda: replica.full_error() if replica.is_full else None
         replica.on_ready = self._appends.begin_term
         replica.on_end = self._appends.fail
-        # Tells the server of this name, at this address, that it was removed on purpose. It may raise RaftlogError.
-        self.tell_removed: Callable[[NodeId, str], Awaitable[None]] | None = None
         self._membership = Membership(
             replica.driver, replica.applier, self._proposals, require_leader=self.require_leader
         )
@@ -241,17 +238,9 @@ class DistributedLog:
     async def leave(self, id: str, *, is_barred: bool = True) -> None:
         """Remove a server. Who leads hands over first and raises NotLeader with the new leader.
 
-        If it `is_barred`, as on purpose, it is told, and does not come back before it is asked for.
+        If it `is_barred`, as on purpose, it does not come back before a person asks for it.
         """
-        node = NodeId(id)
-        known = self._applier.views.members.get(node)
-        await self._membership.leave(node, is_barred=is_barred)
-        if is_barred and known is not None and known.address and self.tell_removed is not None:
-            try:
-                async with asyncio.timeout(TELL_S_MAX):
-                    await self.tell_removed(node, known.address)
-            except (RaftlogError, TimeoutError) as error:
-                log.info("removed server not told", member=node, reason=str(error) or "no answer in time")
+        await self._membership.leave(NodeId(id), is_barred=is_barred)
 
     @property
     def autopilot_mode(self) -> str:

@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from raftlog.distributed.log import DistributedLog
 from raftlog.engine import NodeId
 from raftlog.errors import InvalidRequest, MembershipRefused, NotLeader
-from raftlog.net.stream_layer import Unreachable
 from raftlog.raft.configuration import Configuration
 from raftlog.testing.cluster import Cluster
 from tests.raftlog.distributed.nodes import append, call, look, server_of, steady
@@ -159,27 +157,6 @@ def test_a_follower_refuses_to_change_the_members(tmp_path: Path) -> None:
         ):
             with pytest.raises(NotLeader):
                 call(cluster, follower, ask)
-
-
-def test_who_is_removed_on_purpose_is_told_once_it_is_removed(tmp_path: Path) -> None:
-    told: list[tuple[str, str, bool]] = []
-    with steady(tmp_path) as cluster:
-        leader = cluster.wait_for_leader()
-        gone, by_itself = (node for node in cluster.running if node != leader)
-
-        async def removed(log: DistributedLog) -> None:
-            async def tell(node: str, address: str) -> None:
-                told.append((node, address, node in log.replica.applier.views.members.configuration.members))
-                raise Unreachable("it does not listen")  # which is no reason to fail
-
-            log.tell_removed = tell
-            await log.leave(gone)
-            await log.leave(gone)
-            await log.leave(by_itself, is_barred=False)
-
-        call(cluster, leader, removed)
-
-        assert told == [(gone, cluster.addresses[gone], False)]
 
 
 def test_who_is_removed_on_purpose_comes_back_only_if_it_is_asked_for(tmp_path: Path) -> None:
