@@ -26,8 +26,6 @@ from raftlog.runtime.logging import get_logger
 log = get_logger(__name__)
 
 CLOSED: Final = "the log is closed"
-    2.0  # for telling a server that it was removed; if it cannot be told it finds out by itself
-)
 SETTLE_S_MAX: Final = 1.0  # for what is on its way when the log is closed; then it ends as unknown
 
 
