@@ -154,7 +154,10 @@ class GossipNode:
 
     def counts(self) -> Mapping[str, int]:
         """For metrics: of the engine and of the network."""
-        return {**self._engine.counts(), **self._transport.counts, "inbox": len(self._actor)}
+        return {
+            **self._engine.counts(), **self._transport.counts,
+            "streams_open": self._transport.streams_open, "inbox": len(self._actor),
+        }  # fmt: skip
 
     async def listen(self) -> None:
         """Return once it is closed; raises what ended it otherwise, which is a bug of ours."""

@@ -98,6 +98,11 @@ class GossipTransport:
         """Where it listens, which may be every interface."""
         return self._address
 
+    @property
+    def streams_open(self) -> int:
+        """That others have opened."""
+        return self._inbound.total()
+
     async def start(self, dispatch: Dispatch, numbers: Iterator[int]) -> None:
         """Give what comes to `dispatch` from now on; the numbers of questions are drawn from `numbers`."""
         self._dispatch, self._numbers = dispatch, numbers

@@ -53,9 +53,10 @@ class SerfAgent:
         tags: Mapping[str, str] | None = None,
         joins: Sequence[str] = (),
         host: str = "127.0.0.1",
-        prefix: Sequence[str] = (),
+        advertise: str | None = None,
+        profile: str = "local",
     ) -> None:
-        """`prefix`: of every command, to run it elsewhere."""
+        """`advertise`: what others are told, where that is not what it listens on."""
         self.name = name
         self.host = host
         self._folder = folder / name
@@ -63,7 +64,8 @@ class SerfAgent:
         self._key = key
         self._tags = dict(tags or {})
         self._joins = joins
-        self._prefix = tuple(prefix)
+        self._advertise = advertise
+        self._profile = profile
         self._process: asyncio.subprocess.Process | None = None
         self._port = self._rpc_port = 0
 
@@ -92,17 +94,19 @@ class SerfAgent:
         events.touch()
         options = [
             f"-node={self.name}", f"-bind={self.address}", f"-rpc-addr={self.host}:{self._rpc_port}",
-            "-profile=local", "-log-level=debug", f"-event-handler={handler}",
+            f"-profile={self._profile}", "-log-level=debug", f"-event-handler={handler}",
         ]  # fmt: skip
         if self._key is not None:
             if not self.keyring_file.exists():
                 self.keyring_file.write_text(json.dumps([base64.b64encode(self._key).decode()]))
             options.append(f"-keyring-file={self.keyring_file}")
+        if self._advertise is not None:
+            options.append(f"-advertise={self._advertise}")
         options += [f"-tag={name}={value}" for name, value in self._tags.items()]
         options += [f"-join={address}" for address in self._joins]
         with open(self._folder / "log", "ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *self._prefix, "serf", "agent", *options, stdout=log, stderr=log, stdin=asyncio.subprocess.DEVNULL
+                "serf", "agent", *options, stdout=log, stderr=log, stdin=asyncio.subprocess.DEVNULL
             )  # fmt: skip
         async with asyncio.timeout(DEADLINE_S):
             while self._process.returncode is None:
@@ -131,7 +135,7 @@ class SerfAgent:
         """What `serf <words>` prints; CommandFailed."""
         name, *options = words
         process = await asyncio.create_subprocess_exec(
-            *self._prefix, "serf", name, f"-rpc-addr={self.host}:{self._rpc_port}", *options,
+            "serf", name, f"-rpc-addr={self.host}:{self._rpc_port}", *options,
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
         )  # fmt: skip
         try:

@@ -31,6 +31,7 @@ class OurNode:
         limits: TransportLimits | None = None,
         filter: Filter | None = None,
         bind_addr: str = "127.0.0.1:0",
+        advertise_addr: str | None = None,
     ) -> None:
         self.name = name
         self.told: list[Told] = []
@@ -39,7 +40,7 @@ class OurNode:
         self.membership = Membership(
             self,
             MembershipConfig(
-                node_name=name, bind_addr=bind_addr, tags=tags or {"rpc_addr": f"{name}:8400"},
+                node_name=name, bind_addr=bind_addr, advertise_addr=advertise_addr, tags=tags or {"rpc_addr": f"{name}:8400"},
                 start_join_addrs=tuple(joins), profile=profile, keys=tuple(keys), keyring_file=keyring_file,
                 limits=limits, filter=filter,
             ),
