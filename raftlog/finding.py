@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
@@ -25,12 +26,14 @@ from raftlog.errors import NotSupported
 from raftlog.net.addresses import host_and_port, is_loopback, is_wildcard, split_address
 from raftlog.net.gossip.runner import GossipEnded
 from raftlog.runtime.logging import get_logger
-from raftlog.serf.config import PROFILES
+from raftlog.serf.config import PROFILES, SerfConfig
 from raftlog.serf.events import KeyAction, KeysResult
 
 log = get_logger(__name__)
 
 KEYS_FILE: Final = "gossip-keys.json"  # in the data directory: the keys as they were changed last
+
+RECLAIM_S: Final = 5.0  # after its death a server's name may be taken by another address
 
 JOINING: Final = "joining"  # roles, as a tag
 MEMBER: Final = "member"
@@ -83,11 +86,17 @@ def _make_membership(config: ServerConfig, tags: Mapping[str, str]) -> Membershi
             advertise_addr=_advertised(config),
             tags=tags,
             start_join_addrs=config.start_join_addrs,
-            profile=PROFILES[config.gossip_profile],
+            profile=_profile(config),
             keys=keys,
             keyring_file=Path(config.data_dir) / KEYS_FILE,
         ),
     )
+
+
+def _profile(config: ServerConfig) -> SerfConfig:
+    """A container that is started anew has its name and another address, and is to be heard soon."""
+    profile = PROFILES[config.gossip_profile]
+    return replace(profile, swim=replace(profile.swim, dead_reclaim_s=RECLAIM_S))
 
 
 def _advertised(config: ServerConfig) -> str | None:

@@ -228,13 +228,19 @@ class Joining:
         return True
 
     async def keep_announced(
-        self, replica: Replica, others: Sequence[str], *, on_removed: Callable[[str], None]
+        self,
+        replica: Replica,
+        others: Sequence[str],
+        *,
+        on_removed: Callable[[str], None],
+        on_joined_again: Callable[[], None],
     ) -> None:
         """See to it that the list of members says where this server is and which directory it has.
 
         Needed after its address or its disk has changed, or if it was joined by somebody who did not know its directory.
         One that knows no members, because it was ended after its data was set aside, asks `others` to let it in.
-        `on_removed` is told the reason, once, when this server is no member any more. Ends never.
+        `on_removed` is told the reason, once, when this server is no member any more, and `on_joined_again` if it is one
+        after that. Ends never.
         """
         while not replica.applier.views.members.configuration.members:
             await self.ask_once(others, replica.directory_id, replica.cluster_id)
@@ -248,7 +254,9 @@ class Joining:
             was_member = is_member
             if replica.leader is not None:
                 led_at = time.monotonic()
-                is_removed = is_removed and not is_member
+                if is_removed and is_member:
+                    is_removed = False
+                    on_joined_again()
             elif time.monotonic() - led_at >= LEADER_S_MAX and replica.failure is None and not is_removed:
                 reason = reason or await self._who_says_removed(replica, others)
                 led_at = time.monotonic()  # until the next question

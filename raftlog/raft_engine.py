@@ -17,7 +17,7 @@ from raftlog.discovery.source import Source
 from raftlog.distributed.log import DistributedLog
 from raftlog.distributed.replica import Links, Replica, ReplicaConfig
 from raftlog.engine import NodeId
-from raftlog.errors import IdentityError, NodeFailed
+from raftlog.errors import IdentityError, NodeFailed, RaftlogError
 from raftlog.finding import make_source, tags_of
 from raftlog.joining import Joining
 from raftlog.net.handshake import Identity
@@ -54,7 +54,8 @@ class RaftEngine:
         self._config = config
         self._source: Source | None = None  # of others, while it runs; None: it does not look for any
         self._reconciler: Reconciler | None = None
-        self._is_departing = False  # it is no member any more, and has told so
+        self._has_departed = False  # it is no member any more, and has told others so, or is about to
+        self._going = asyncio.Lock()  # one departs or comes back after the other
         self.removed = ""  # why it is no member any more; "": it is one, or waits to become one
         self._filesystem = filesystem
         self._parts = AsyncExitStack()
@@ -283,7 +284,9 @@ class RaftEngine:
     def work(self) -> list[Coroutine[Any, Any, None]]:
         replica = self.log.replica
         tasks = [
-            self._joining().keep_announced(replica, self._others(), on_removed=self._was_removed),
+            self._joining().keep_announced(
+                replica, self._others(), on_removed=self._was_removed, on_joined_again=self._was_joined_again
+            ),
             self._remember_members(replica),
             self.autopilot.run(),
         ]
@@ -322,15 +325,35 @@ class RaftEngine:
 
     def _was_removed(self, reason: str) -> None:
         self.removed = f"it is no member of the cluster any more: {reason}"
-        self._departing = asyncio.create_task(self.depart())
-        self._parts.push_async_callback(_finished, self._departing)
+        self._begin_to(self.depart())
+
+    def _was_joined_again(self) -> None:
+        self.removed = ""
+        self._begin_to(self._come_back())
+
+    def _begin_to(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._parts.push_async_callback(_finished, task)
 
     async def depart(self) -> None:
         """Tell the others by the source of members that this server is gone for good. Twice is no error."""
-        if self._source is not None and not self._is_departing:
-            self._is_departing = True
-            log.info("leaving the gossip" if self._config.discovery == "gossip" else "leaving")
-            await self._source.leave()
+        async with self._going:
+            if self._source is not None and not self._has_departed:
+                self._has_departed = True
+                log.info("telling others that this server is gone", discovery=self._config.discovery)
+                await self._source.leave()
+
+    async def _come_back(self) -> None:
+        async with self._going:
+            if self._source is not None and self._has_departed:
+                try:
+                    await self._source.come_back()
+                    await self._tell_place()
+                except RaftlogError as error:
+                    log.error(
+                        "a member again, but others cannot see it: restart this server", reason=str(error)
+                    )
+                self._has_departed = False
 
     async def leave(self) -> None:
         """Be a member no more, and tell the others. What cannot be done is said in the log."""

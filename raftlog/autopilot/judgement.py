@@ -87,13 +87,14 @@ class _Judge:
         self.reasons: dict[NodeId, str] = {}
         self.memory: dict[NodeId, Remembered] = {}
         for member in facts.members:
-            is_healthy, self.reasons[member.name] = self.health(member)
             before = memory.get(member.name)
-            self.memory[member.name] = Remembered(
-                is_healthy,
-                before.since if before is not None and before.is_healthy == is_healthy else now,
-                before.first_seen if before is not None else now,
-            )
+            if before is None:
+                before = Remembered(False, now, now, is_newcomer=bool(memory))
+            if before.is_newcomer and self.is_past(member, before):
+                del self.hints[member.name]
+            is_healthy, self.reasons[member.name] = self.health(member)
+            since = before.since if before.is_healthy == is_healthy else now
+            self.memory[member.name] = before._replace(is_healthy=is_healthy, since=since)
         self.voters = [member.name for member in facts.members if member.is_voter]
 
     def judge(self) -> Judgement:
@@ -118,6 +119,11 @@ class _Judge:
             is_healthy=all(each.is_healthy for each in self.memory.values()),
             memory=self.memory,
         )
+
+    def is_past(self, member: MemberFacts, remembered: Remembered) -> bool:
+        """Whether what the source says is from before it became a member again, which it may not have told yet."""
+        hint = self.hints.get(member.name)
+        return hint is not None and hint.status != "alive" and hint.since <= remembered.first_seen
 
     # ── health ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -204,6 +210,8 @@ class _Judge:
         if member.is_leader:
             if has_left:
                 self.hold(f"remove {name}", "it leads; `raftlog leave` hands over first")
+        elif hint is not None and has_left and not self.is_settled(member, hint):
+            self.reasons[name] = f"it said that it leaves; removed after {self.settings.left_s:g} s"
         elif has_left and self.facts.is_authenticated:
             self.remove_left(member, "it said so itself")
         elif has_left and not member.is_voter and not self.is_in_contact(member):
@@ -216,6 +224,11 @@ class _Judge:
                     "it counts as failed",
                 )
             self.remove_failed(member, hint)
+
+    def is_settled(self, member: MemberFacts, hint: Candidate) -> bool:
+        """Whether both are so for long enough: that it is a member, and what the source says of it."""
+        begun = max(hint.since, self.memory[member.name].first_seen)
+        return self.now - begun >= self.settings.left_s
 
     def remove_left(self, member: MemberFacts, why: str) -> None:
         lack = self.lack_without(member)

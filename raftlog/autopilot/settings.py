@@ -22,6 +22,7 @@ class AutopilotSettings:
     voters_max: int | None = None  # more members than these stay learners; None: all vote
     voters_min: int = 3  # a failed voter stays one if fewer would be left
     remove_failed_after_s: float = 24 * 3600.0  # of silence; infinite: never
+    left_s: float = 5.0  # that a member must have left before it is removed: one that is let in again needs time to say so
     unheard_learner_s: float = 600.0  # after which a learner that never connected is removed
 
     def __post_init__(self) -> None:

@@ -82,6 +82,9 @@ class DnsMembers:
     async def leave(self) -> None:
         """Whoever keeps the names takes this server's away."""
 
+    async def come_back(self) -> None:
+        """It was never away."""
+
     async def close(self) -> None:
         if self._task is not None:
             self._task.cancel()

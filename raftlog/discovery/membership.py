@@ -118,7 +118,10 @@ class Membership:
         the file of keys hold.
         """
         keys = await asyncio.to_thread(_keys_of, self._config)
-        await self._begin(keys, self._config.bind_addr)
+        await self._start(keys, self._config.bind_addr)
+
+    async def _start(self, keys: tuple[bytes, ...], bind_addr: str) -> None:
+        await self._begin(keys, bind_addr)
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._keep_joined()), loop.create_task(self._keep_running())]
 
@@ -160,6 +163,11 @@ class Membership:
         except (TimeoutError, GossipEnded) as error:
             log.warning("gossip left without a goodbye reason=%s", str(error) or "nobody heard it in time")
 
+    async def come_back(self) -> None:
+        """After `leave`: be there again, and look for others as at the start. ListenError."""
+        await self.close()
+        await self._start(self._node.keyring.keys, self._node.bound_address)
+
     async def close(self) -> None:
         """Fall silent: to others this node fails, unless it has left."""
         for task in self._tasks:
@@ -171,6 +179,11 @@ class Membership:
             await self._node.close()
 
     # ── what only gossip has ────────────────────────────────────────────────────────────────────────
+
+    @property
+    def bound_address(self) -> str:
+        """Where it listens, which may be every interface."""
+        return self._node.bound_address
 
     @property
     def gossip_address(self) -> str:

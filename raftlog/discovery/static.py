@@ -50,5 +50,8 @@ class StaticMembers:
     async def leave(self) -> None:
         """Nobody reads it."""
 
+    async def come_back(self) -> None:
+        """It was never away."""
+
     async def close(self) -> None:
         """Nothing is open."""

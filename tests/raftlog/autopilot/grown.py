@@ -67,7 +67,13 @@ class Servers:
     ) -> None:
         self.source = FakeSource(is_authenticated=settings.pop("is_authenticated", True))
         self._settings = AutopilotSettings(
-            **{"stabilisation_s": 0.1, "last_contact_s_max": 3.0, "trailing_entries_max": 1_000, **settings}
+            **{
+                "stabilisation_s": 0.1,
+                "last_contact_s_max": 3.0,
+                "trailing_entries_max": 1_000,
+                "left_s": 0.2,
+                **settings,
+            }
         )
         self._folder = folder
         self._network = Network()

@@ -171,10 +171,24 @@ def test_what_was_tried_in_vain_waits() -> None:
 # ── who goes ──
 
 
-def test_a_voter_that_says_it_has_left_goes_at_once() -> None:
+def test_a_voter_that_says_it_has_left_goes() -> None:
     gone = (candidate("n3", status="left"),)
 
     assert kinds(judged(facts(*THREE, candidates=gone, is_authenticated=True))) == [(RemoveLeft, "n3")]
+
+
+@pytest.mark.parametrize(("left_for", "member_for"), [(4.9, LONG), (LONG, 4.9)])
+def test_who_is_let_in_again_after_it_left_has_time_to_say_that_it_is_back(
+    left_for: float, member_for: float
+) -> None:
+    gone = (candidate("n3", status="left", since=NOW - left_for),)
+    found = facts(*THREE, candidates=gone, is_authenticated=True)
+    memory = {**remembers(*THREE), N3: Remembered(True, NOW - member_for, NOW - member_for)}
+
+    judgement = judge(found, AutopilotSettings(), memory, NOW, members_max=64)
+
+    assert kinds(judgement) == []
+    assert "removed after 5 s" in reason(judgement, "n3")
 
 
 def test_where_anybody_may_have_said_so_a_voter_that_left_counts_as_failed() -> None:
@@ -202,6 +216,32 @@ def test_the_directory_that_left_must_be_the_members() -> None:
     gone = (candidate("n3", status="left", directory_id="an older one"),)
 
     assert kinds(judged(facts(*THREE, candidates=gone, is_authenticated=True))) == []
+
+
+@pytest.mark.parametrize(
+    ("is_newcomer", "left_s_ago", "goes"), [(True, 6.0, False), (True, 4.0, True), (False, 6.0, True)]
+)
+def test_who_left_before_it_became_a_member_again_stays(
+    is_newcomer: bool, left_s_ago: float, goes: bool
+) -> None:
+    """It was let in again by hand, and has not told the others by gossip yet. A new leader cannot know that."""
+    found = facts(
+        *THREE, candidates=(candidate("n3", status="left", since=NOW - left_s_ago),), is_authenticated=True
+    )
+    memory = {**remembers(*found.members), N3: Remembered(True, NOW - 5, NOW - 5, is_newcomer=is_newcomer)}
+
+    judgement = judged(found, memory)
+
+    assert kinds(judgement) == ([(RemoveLeft, "n3")] if goes else [])
+    assert judgement.is_healthy is not goes
+    assert judgement.memory[N3].is_newcomer is is_newcomer
+
+
+def test_a_newcomer_is_one_that_was_no_member_at_the_look_before() -> None:
+    found = facts(*THREE)
+
+    assert judged(found, remembers(*THREE[:2])).memory[N3].is_newcomer
+    assert not judged(found, {}).memory[N3].is_newcomer
 
 
 def test_the_leader_is_never_removed() -> None:
