@@ -230,7 +230,7 @@ class ServerConfig(BaseSettings):
     )  # fmt: skip
     advertise_addr: OptionalAddress = _key(
         "Host and port that others are told to gossip to. Not set: --bind-addr, or where that is every interface the "
-        "host of --rpc-advertise-addr.", group="Discovery",
+        "address of this machine towards others.", group="Discovery",
     )  # fmt: skip
     gossip_profile: GossipProfile = _key(
         "How quick the gossip is: lan, wan, local (one machine), fast (for tests). The same on all servers.", "lan",

@@ -23,7 +23,13 @@ from raftlog.discovery.membership import (
 from raftlog.discovery.source import Source
 from raftlog.discovery.static import StaticMembers
 from raftlog.errors import NotSupported
-from raftlog.net.addresses import host_and_port, is_loopback, is_wildcard, split_address
+from raftlog.net.addresses import (
+    address_towards_others,
+    host_and_port,
+    is_loopback,
+    is_wildcard,
+    split_address,
+)
 from raftlog.net.gossip.runner import GossipEnded
 from raftlog.runtime.logging import get_logger
 from raftlog.serf.config import PROFILES, SerfConfig
@@ -100,13 +106,14 @@ def _profile(config: ServerConfig) -> SerfConfig:
 
 
 def _advertised(config: ServerConfig) -> str | None:
-    """Where others are to gossip to; None: where this server listens."""
-    if config.advertise_addr is not None or config.rpc_advertise_addr is None:
-        return config.advertise_addr
+    """Where others are to gossip to: as the settings say, else where this server listens (None)."""
     host, port = split_address(config.bind_addr)
-    if not is_wildcard(host):
-        return None
-    return host_and_port(split_address(config.rpc_advertise_addr)[0], port)
+    if config.advertise_addr is not None or not is_wildcard(host):
+        return config.advertise_addr
+    own = address_towards_others()
+    if is_loopback(own):
+        log.warning("others are told to gossip to a loopback address: set advertise-addr", address=own)
+    return host_and_port(own, port)
 
 
 async def find_cluster(source: Source, cluster_at: Callable[[str], Awaitable[str]], *, own_name: str) -> str:

@@ -50,6 +50,21 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def address_towards_others() -> str:
+    """The IP address that this machine has where its packets leave it; a loopback one if it is connected to nothing."""
+    for family, far in (
+        (socket.AF_INET, "192.0.2.1"),
+        (socket.AF_INET6, "2001:db8::1"),
+    ):  # RFC 5737, RFC 3849
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM) as one:
+                one.connect((far, 9))  # chooses the interface, and sends nothing
+                return str(one.getsockname()[0])
+        except OSError:
+            continue
+    return "127.0.0.1"
+
+
 def why_not_listen(host: str, port: int) -> str | None:
     """Why nobody can listen there now, in the system's words, which gRPC keeps to itself; None if one can."""
     try:
