@@ -65,7 +65,7 @@ class MembershipConfig:
     bind_addr: str  # of UDP and TCP; port 0 is any that is free
     tags: Mapping[str, str] = field(default_factory=dict)
     start_join_addrs: Sequence[str] = ()
-    advertise_addr: str | None = None  # what others are told; needed where bind_addr is every interface
+    advertise_addr: str | None = None  # what others are told; None: bind_addr, or the name of this host
     profile: SerfConfig = LAN
     keys: tuple[bytes, ...] = ()  # the first encrypts; none: in the clear
     keyring_file: Path | None = None  # keys are kept there when they change; what it has counts before `keys`

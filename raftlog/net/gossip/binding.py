@@ -8,10 +8,11 @@ import socket
 from typing import Final, NamedTuple
 
 from raftlog.errors import ListenError
-from raftlog.net.addresses import host_and_port, is_wildcard, split_address
+from raftlog.net.addresses import host_and_port, is_loopback, is_wildcard, split_address
 from raftlog.serf.messages import Address
 
 SETTING: Final = "bind-addr"
+ADVERTISE_SETTING: Final = "advertise-addr"
 RECEIVE_BUFFER_BYTES: Final = 2 * 1024 * 1024  # of packets that wait in the system; it may give less
 BACKLOG: Final = 128  # streams that the system keeps until they are accepted
 FREE_PORT_TRIES: Final = 32  # a port that is free for TCP may be taken for UDP
@@ -72,21 +73,26 @@ def _bound(bind_addr: str, host: str, port: int, kind: socket.SocketKind) -> soc
 
 async def advertised(sockets: Sockets, advertise_addr: str | None) -> Address:
     """The ip:port that others are told: `advertise_addr`, its name looked up, its port 0 filled in; None: what is
-    bound. ListenError if nobody could reach it, or the name is not known.
+    bound, or, if that is every interface, what this host's name means. ListenError if nobody could reach it, or the
+    name is not known.
     """
     host, port = sockets.packets.getsockname()[:2]
-    wanted = advertise_addr if advertise_addr is not None else host_and_port(host, port)
-    setting = SETTING if advertise_addr is None else "advertise-addr"
+    is_guessed = advertise_addr is None and is_wildcard(host)
+    wanted = advertise_addr or host_and_port(socket.gethostname() if is_guessed else host, port)
+    setting = SETTING if advertise_addr is None else ADVERTISE_SETTING
     try:
-        found = (await resolve(wanted))[0]
+        found = await resolve(wanted)
     except (OSError, ValueError) as error:
-        raise ListenError(setting, wanted, f"no address of that name: {error}") from error
-    found_host, found_port = split_address(found)
-    if is_wildcard(found_host):
         raise ListenError(
-            setting, wanted, "others cannot be told that address: set advertise-addr to one that they reach"
+            setting, wanted, f"no address of that name: {error}; set {ADVERTISE_SETTING}"
+        ) from error
+    hosts = dict(map(split_address, found))
+    reachable = [one for one in hosts if not is_wildcard(one) and not (is_guessed and is_loopback(one))]
+    if not reachable:
+        raise ListenError(
+            setting, wanted, f"others do not reach {found[0]}: set {ADVERTISE_SETTING} to what they do"
         )
-    return Address(host_and_port(found_host, found_port or port))
+    return Address(host_and_port(reachable[0], hosts[reachable[0]] or port))
 
 
 async def resolve(address: str) -> tuple[Address, ...]:

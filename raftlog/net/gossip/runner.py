@@ -59,7 +59,7 @@ class GossipEnded(Exception):
 class GossipConfig:
     name: str  # of this node; unique in the cluster
     bind_addr: str  # host:port of UDP and TCP; port 0 is any that is free
-    advertise_addr: str | None = None  # what others are told; None: bind_addr, which then names one interface
+    advertise_addr: str | None = None  # what others are told; None: bind_addr, or the name of this host
     tags: Mapping[str, str] = field(default_factory=dict)
     profile: SerfConfig = LAN
     keys: tuple[bytes, ...] = ()  # the first encrypts; none: everything is sent in the clear

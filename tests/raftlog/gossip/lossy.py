@@ -208,7 +208,9 @@ async def tell_story(
         for one in losses:
             one.ours.update(node.address for node in ours)
         names = [agent.name for agent in real] + [node.name for node in ours]
-
+        await ours[0].until_sees(dict.fromkeys(names, "alive"))
+        # Rumours of so many that start at once may miss one, which exchanges of states would notice half a minute later.
+        await ours[0].membership.join(known)
         await _until_all_see(real, ours, dict.fromkeys(names, "alive"), GATHER_S_MAX)
         story.gathered_s = time.monotonic() - started
         lossy: list[Proxy | Loss] = [*proxies, *losses]

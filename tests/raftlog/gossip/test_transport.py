@@ -438,11 +438,33 @@ def test_what_others_are_told() -> None:
             assert await advertised(one, None) == f"127.0.0.1:{port}"
             assert await advertised(one, "192.0.2.1:7946") == "192.0.2.1:7946"
             assert await advertised(every, "192.0.2.1:0") == f"192.0.2.1:{other_port}"
-            for wanted in (None, "0.0.0.0:7946", "[::]:1", "no-port"):
+            for wanted in ("0.0.0.0:7946", "[::]:1", "no-port"):
                 with pytest.raises(ListenError):
                     await advertised(every, wanted)
         finally:
             one.close()
+            every.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("192.0.2.7", "192.0.2.7"), ("127.0.0.1", None), ("0.0.0.0", None)]
+)
+def test_with_every_interface_others_are_told_what_this_host_is_called(
+    monkeypatch: pytest.MonkeyPatch, name: str, told: str | None
+) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: name)
+
+    async def scenario() -> None:
+        every = bind("0.0.0.0:0")
+        try:
+            if told is not None:
+                assert await advertised(every, None) == f"{told}:{every.packets.getsockname()[1]}"
+                return
+            with pytest.raises(ListenError, match="set advertise-addr to what they do"):
+                await advertised(every, None)
+        finally:
             every.close()
 
     asyncio.run(scenario())
