@@ -90,7 +90,7 @@ class Servers:
     async def follower(self) -> Target:
         """A server to consume from, as the picker says. NoServer."""
         await self._know()
-        picked = [*self._picker(self._listed), *self._seeds_not_listed()]
+        picked = [*self._picker(self._listed), *self._seeds_not_listed()] or self._listed
         address = self._reachable_first(picked)[0].address
         return Target(self.connection(address), is_leader=address == self._leader)
 

@@ -49,6 +49,8 @@ async def ask_gossip(
             answer = codec.open_stream(await _exchange(host, port, question), is_reply=True)
     except TimeoutError as error:
         raise LookupFailed(f"no answer within {timeout_s:g} s") from error
+    except UnicodeError as error:
+        raise LookupFailed("the host's name is none") from error
     except OSError as error:
         raise LookupFailed(_reason(error)) from error
     except BadPacket as error:

@@ -30,6 +30,7 @@ from raftlog.testing.cluster import Cluster
 from raftlog.testing.ports import ReservedPorts
 from tests.raftlog.discovery.name_server import NameServer
 from tests.raftlog.fake_cluster import FakeCluster, fake_cluster
+from tests.raftlog.gossip.agents import SerfAgent, needs_serf
 from tests.raftlog.serving import run, serving
 
 DEADLINE_S = 20.0
@@ -301,6 +302,26 @@ def test_a_gossip_that_is_encrypted_is_asked_with_its_key(tmp_path: Path) -> Non
     run(scenario())
 
 
+@needs_serf
+@pytest.mark.parametrize("keys", [(), (KEY,)], ids=["plain", "encrypted"])
+def test_an_agent_of_serf_is_asked_too_and_does_not_hear_of_the_client(
+    tmp_path: Path, keys: tuple[bytes, ...]
+) -> None:
+    async def scenario() -> None:
+        tags = {"rpc_addr": "n1:8400", "cluster": "c"}
+        async with SerfAgent("agent", tmp_path, key=next(iter(keys), None), tags=tags) as agent:
+            [found] = await ask_gossip(agent.address, keys=keys)
+
+            assert (found.name, found.address, found.cluster_id) == ("agent", "n1:8400", "c")
+            assert list(await agent.members()) == ["agent"]
+            if keys:
+                for others in ((), (OTHER_KEY,)):
+                    with pytest.raises(LookupFailed):
+                        await ask_gossip(agent.address, keys=others)
+
+    run(scenario())
+
+
 def test_servers_of_two_clusters_in_one_gossip_are_not_mixed_up() -> None:
     async def scenario() -> None:
         async with (
@@ -333,6 +354,23 @@ def test_members_without_an_address_to_serve_at_or_with_a_wrong_one_are_left_out
             await seeds.look()
 
             assert seeds.known == [Seed("n1:8400")]
+
+    run(scenario())
+
+
+def test_a_host_that_cannot_be_one_is_said_to() -> None:
+    async def scenario() -> None:
+        with pytest.raises(LookupFailed, match="the host's name is none"):
+            await ask_gossip("nowhere..invalid:1")
+
+    run(scenario())
+
+
+def test_a_picker_that_leaves_all_servers_out_is_overruled(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with fake_cluster(tmp_path) as cluster, client_of(cluster, lambda _: []) as client:
+            await client.append(b"a")
+            assert (await client.read(0)).value == b"a"
 
     run(scenario())
 
