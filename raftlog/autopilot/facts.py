@@ -44,9 +44,6 @@ class Remembered(NamedTuple):
     is_healthy: bool
     since: float  # as healthy, or unhealthy, as it is
     first_seen: float  # as a member, by this leader
-    is_newcomer: bool = (
-        False  # it became one while this leader led: whatever was said of it before is of the past
-    )
 
 
 Memory = Mapping[NodeId, Remembered]  # empty for a new leader

@@ -3,7 +3,7 @@
 The rules, in the order in which their actions are taken; one change at a time, after which all is judged anew:
 
 1. A member that has moved is reached again before anything is said of its health.
-2. Who said that it leaves goes at once, so that nobody waits for its vote; only while the others can do without it.
+2. Who said that it leaves goes soon, so that nobody waits for its vote; only while the others can do without it.
 3. A learner that has been healthy for long enough votes, as far as voters_max lets it.
 4. A replaced disk comes back as a learner, and 5. a newcomer becomes one.
 6. Last, who is silent for very long goes, so that 3 has had its chance to make up for it. Silence is by Raft, never by
@@ -87,14 +87,13 @@ class _Judge:
         self.reasons: dict[NodeId, str] = {}
         self.memory: dict[NodeId, Remembered] = {}
         for member in facts.members:
-            before = memory.get(member.name)
-            if before is None:
-                before = Remembered(False, now, now, is_newcomer=bool(memory))
-            if before.is_newcomer and self.is_past(member, before):
-                del self.hints[member.name]
             is_healthy, self.reasons[member.name] = self.health(member)
-            since = before.since if before.is_healthy == is_healthy else now
-            self.memory[member.name] = before._replace(is_healthy=is_healthy, since=since)
+            before = memory.get(member.name)
+            self.memory[member.name] = Remembered(
+                is_healthy,
+                before.since if before is not None and before.is_healthy == is_healthy else now,
+                before.first_seen if before is not None else now,
+            )
         self.voters = [member.name for member in facts.members if member.is_voter]
 
     def judge(self) -> Judgement:
@@ -119,11 +118,6 @@ class _Judge:
             is_healthy=all(each.is_healthy for each in self.memory.values()),
             memory=self.memory,
         )
-
-    def is_past(self, member: MemberFacts, remembered: Remembered) -> bool:
-        """Whether what the source says is from before it became a member again, which it may not have told yet."""
-        hint = self.hints.get(member.name)
-        return hint is not None and hint.status != "alive" and hint.since <= remembered.first_seen
 
     # ── health ──────────────────────────────────────────────────────────────────────────────────────
 

@@ -31,7 +31,7 @@ class AutopilotSettings:
         for name in ("last_contact_s_max", "remove_failed_after_s", "unheard_learner_s", "voters_min"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be above 0")
-        for name in ("trailing_entries_max", "stabilisation_s"):
+        for name in ("trailing_entries_max", "stabilisation_s", "left_s"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be below 0")
         if self.voters_max is not None and self.voters_max < 1:

@@ -144,9 +144,9 @@ class Servers:
         server.end(server.begin_kill())
 
     def say(self, name: str, **more: Any) -> None:
-        """As before, but for this."""
+        """As before, but for this, which is so from now on."""
         known = next(one for one in self.source.members() if one.name == name)
-        self.source.say(replace(known, **more))
+        self.source.say(replace(known, **{"since": time.monotonic(), **more}))
 
     # ── what the leader knows ──
 

@@ -219,29 +219,16 @@ def test_the_directory_that_left_must_be_the_members() -> None:
 
 
 @pytest.mark.parametrize(
-    ("is_newcomer", "left_s_ago", "goes"), [(True, 6.0, False), (True, 4.0, True), (False, 6.0, True)]
+    ("left_for_s", "member_for_s", "goes"), [(5.0, 5.0, True), (4.9, 9.0, False), (9.0, 4.9, False)]
 )
-def test_who_left_before_it_became_a_member_again_stays(
-    is_newcomer: bool, left_s_ago: float, goes: bool
+def test_who_left_is_a_member_again_for_as_long_as_it_needs_to_say_so(
+    left_for_s: float, member_for_s: float, goes: bool
 ) -> None:
-    """It was let in again by hand, and has not told the others by gossip yet. A new leader cannot know that."""
-    found = facts(
-        *THREE, candidates=(candidate("n3", status="left", since=NOW - left_s_ago),), is_authenticated=True
-    )
-    memory = {**remembers(*found.members), N3: Remembered(True, NOW - 5, NOW - 5, is_newcomer=is_newcomer)}
+    gone = candidate("n3", status="left", since=NOW - left_for_s)
+    found = facts(*THREE, candidates=(gone,), is_authenticated=True)
+    memory = {**remembers(*found.members), N3: Remembered(True, NOW - member_for_s, NOW - member_for_s)}
 
-    judgement = judged(found, memory)
-
-    assert kinds(judgement) == ([(RemoveLeft, "n3")] if goes else [])
-    assert judgement.is_healthy is not goes
-    assert judgement.memory[N3].is_newcomer is is_newcomer
-
-
-def test_a_newcomer_is_one_that_was_no_member_at_the_look_before() -> None:
-    found = facts(*THREE)
-
-    assert judged(found, remembers(*THREE[:2])).memory[N3].is_newcomer
-    assert not judged(found, {}).memory[N3].is_newcomer
+    assert kinds(judged(found, memory)) == ([(RemoveLeft, "n3")] if goes else [])
 
 
 def test_the_leader_is_never_removed() -> None:
@@ -497,7 +484,7 @@ def _require_safe(found: Facts, judgement: Judgement, action: Action) -> bool:
     "wrong",
     [
         {"mode": "maybe"}, {"last_contact_s_max": 0}, {"remove_failed_after_s": 0}, {"voters_max": 0}, {"voters_min": 0},
-        {"trailing_entries_max": -1}, {"stabilisation_s": -1}, {"unheard_learner_s": 0},
+        {"trailing_entries_max": -1}, {"stabilisation_s": -1}, {"left_s": -1}, {"unheard_learner_s": 0},
     ],
 )  # fmt: skip
 def test_settings_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
