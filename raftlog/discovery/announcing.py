@@ -18,9 +18,7 @@ class Announcer:
         """`own_name`: of this server, whose handler is not told of itself; "" where the source knows no names."""
         self._handler = handler
         self._own_name = own_name
-        self._told: dict[
-            str, str
-        ] = {}  # name -> address, of those whose join was told and whose leave was not
+        self._told: dict[str, str] = {}  # name -> address; a join was told, and no leave since
         self._changed = asyncio.Event()
 
     def announce(self, candidates: Sequence[Candidate]) -> None:

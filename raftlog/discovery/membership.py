@@ -65,7 +65,7 @@ class MembershipConfig:
     bind_addr: str  # of UDP and TCP; port 0 is any that is free
     tags: Mapping[str, str] = field(default_factory=dict)
     start_join_addrs: Sequence[str] = ()
-    advertise_addr: str | None = None  # what others are told; None: bind_addr, or the name of this host
+    advertise_addr: str | None = None  # what others are told; None: bind_addr, or this machine's address
     profile: SerfConfig = LAN
     keys: tuple[bytes, ...] = ()  # the first encrypts; none: in the clear
     keyring_file: Path | None = None  # keys are kept there when they change; what it has counts before `keys`
@@ -95,9 +95,7 @@ class Membership:
         self._remembered: dict[str, None] = {}  # addresses of members' gossip, the latest last
         self._node_or_none: GossipNode | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._unanswered: Sequence[str] = (
-            config.start_join_addrs
-        )  # of those, the ones that never answered yet
+        self._unanswered: Sequence[str] = config.start_join_addrs  # those that never answered yet
         self._looked = asyncio.Event()  # every address answered or failed once
         self._quiet = QuietLog(log, time.monotonic)
 
