@@ -200,11 +200,12 @@ class SerfSubject:
             case "user event":
                 self._send_event(process, self._mark().encode())
             case "query":
-                others = [str(one) for one in self.cluster.processes if choice >> ord(one[-1]) % 16 & 1]
+                names = list(self.cluster.processes)  # of those drawn; if none is, all are asked
+                nodes = tuple(name for place, name in enumerate(names) if choice >> place & 1)
                 self._ask(
                     process,
                     self._mark().encode(),
-                    tuple(others),
+                    nodes,
                     wants_ack=choice % 2 == 0,
                     relays=choice % 3,
                 )
