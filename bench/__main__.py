@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bench import chaos, cluster, compare, membership, mutants, opening, raft, server, simulation
+from bench import chaos, cluster, compare, gossip_loss, membership, mutants, opening, raft, server, simulation
 from bench.report import DOCUMENTS, RESULTS, chaos_table, cluster_table, compare_table, filled_in, merged
 from logstore.benchmark.cases import Bench
 from logstore.benchmark.measure import Series, as_json
@@ -163,6 +163,19 @@ def pysyncobj_command(
 ) -> None:
     """PySyncObj in the same world: what is found in each of its profiles."""
     write("pysyncobj", simulation.measure(simulation.of_pysyncobj(seeds), jobs=jobs))
+
+
+@app.command("gossip-loss")
+def gossip_loss_command(
+    seconds: Annotated[float, typer.Option(min=1.0, help="That nobody dies in.")] = 120.0,
+    loss: Annotated[float, typer.Option(min=0.0, max=0.9, help="Of packets that are lost.")] = 0.2,
+    seed: Annotated[int, typer.Option(help="Of the chance by which they are.")] = 1,
+    folder: Folder = Path(),
+) -> None:
+    """Three agents of Serf and five nodes of ours that lose packets: who is held for dead, and how long."""
+    measured = gossip_loss.measure(folder, seconds=seconds, loss=loss, seed=seed)
+    errors.print_json(data={key: value for key, value in measured.items() if key != "machine"})
+    write("gossip_loss", measured)
 
 
 @app.command("tables")
