@@ -24,10 +24,7 @@ from raftlog.discovery.source import Source
 from raftlog.discovery.static import StaticMembers
 from raftlog.errors import NotSupported
 from raftlog.net.addresses import (
-    address_towards_others,
-    host_and_port,
     is_loopback,
-    is_wildcard,
     split_address,
 )
 from raftlog.net.gossip.runner import GossipEnded
@@ -89,7 +86,7 @@ def _make_membership(config: ServerConfig, tags: Mapping[str, str]) -> Membershi
         MembershipConfig(
             node_name=config.node_name,
             bind_addr=config.bind_addr,
-            advertise_addr=_advertised(config),
+            advertise_addr=config.advertise_addr,
             tags=tags,
             start_join_addrs=config.start_join_addrs,
             profile=_profile(config),
@@ -103,17 +100,6 @@ def _profile(config: ServerConfig) -> SerfConfig:
     """A container that is started anew has its name and another address, and is to be heard soon."""
     profile = PROFILES[config.gossip_profile]
     return replace(profile, swim=replace(profile.swim, dead_reclaim_s=RECLAIM_S))
-
-
-def _advertised(config: ServerConfig) -> str | None:
-    """Where others are to gossip to: as the settings say, else where this server listens (None)."""
-    host, port = split_address(config.bind_addr)
-    if config.advertise_addr is not None or not is_wildcard(host):
-        return config.advertise_addr
-    own = address_towards_others()
-    if is_loopback(own):
-        log.warning("others are told to gossip to a loopback address: set advertise-addr", address=own)
-    return host_and_port(own, port)
 
 
 async def find_cluster(source: Source, cluster_at: Callable[[str], Awaitable[str]], *, own_name: str) -> str:

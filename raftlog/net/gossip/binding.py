@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import socket
 from typing import Final, NamedTuple
 
 from raftlog.errors import ListenError
-from raftlog.net.addresses import host_and_port, is_loopback, is_wildcard, split_address
+from raftlog.net.addresses import (
+    address_towards_others,
+    host_and_port,
+    is_loopback,
+    is_wildcard,
+    split_address,
+)
 from raftlog.serf.messages import Address
+
+log = logging.getLogger(__name__)
 
 SETTING: Final = "bind-addr"
 ADVERTISE_SETTING: Final = "advertise-addr"
@@ -73,12 +82,17 @@ def _bound(bind_addr: str, host: str, port: int, kind: socket.SocketKind) -> soc
 
 async def advertised(sockets: Sockets, advertise_addr: str | None) -> Address:
     """The ip:port that others are told: `advertise_addr`, its name looked up, its port 0 filled in; None: what is
-    bound, or, if that is every interface, what this host's name means. ListenError if nobody could reach it, or the
-    name is not known.
+    bound, or, if that is every interface, the address where this machine's packets leave it. ListenError if nobody
+    could reach it, or the name is not known.
     """
     host, port = sockets.packets.getsockname()[:2]
-    is_guessed = advertise_addr is None and is_wildcard(host)
-    wanted = advertise_addr or host_and_port(socket.gethostname() if is_guessed else host, port)
+    if advertise_addr is None and is_wildcard(host):
+        host = address_towards_others()
+        if is_loopback(host):
+            log.warning(
+                "others are told to gossip to a loopback address: set advertise-addr address=%s", host
+            )
+    wanted = advertise_addr or host_and_port(host, port)
     setting = SETTING if advertise_addr is None else ADVERTISE_SETTING
     try:
         found = await resolve(wanted)
@@ -87,7 +101,7 @@ async def advertised(sockets: Sockets, advertise_addr: str | None) -> Address:
             setting, wanted, f"no address of that name: {error}; set {ADVERTISE_SETTING}"
         ) from error
     hosts = dict(map(split_address, found))
-    reachable = [one for one in hosts if not is_wildcard(one) and not (is_guessed and is_loopback(one))]
+    reachable = [one for one in hosts if not is_wildcard(one)]
     if not reachable:
         raise ListenError(
             setting, wanted, f"others do not reach {found[0]}: set {ADVERTISE_SETTING} to what they do"
