@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
-from bench import chaos, cluster, compare, gossip_loss, membership, mutants, opening, raft, server, simulation
+from bench import (
+    chaos,
+    cluster,
+    compare,
+    gossip,
+    gossip_loss,
+    membership,
+    mutants,
+    opening,
+    raft,
+    server,
+    simulation,
+)
 from bench.report import DOCUMENTS, RESULTS, chaos_table, cluster_table, compare_table, filled_in, merged
 from logstore.benchmark.cases import Bench
 from logstore.benchmark.measure import Series, as_json
@@ -140,13 +152,16 @@ def mutants_command(
     rated: Annotated[int, typer.Option(min=1, help="Seeds that all run, for the finding rate.")] = 100,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds at most, until one finds it.")] = 2_000,
     jobs: Annotated[int, typer.Option(min=1)] = 1,
+    protocol: Annotated[Literal["raft", "serf"], typer.Option(help="Of what.")] = "raft",
 ) -> None:
-    """Deliberate breaks of the consensus core: which seed of the simulator finds each, and by which check."""
+    """Deliberate breaks of the consensus core, or of the gossip: which seed of the simulator finds each, and by which check."""
     search = mutants.Search([int(count) for count in nodes.split(",")], steps, rated, seeds)
     found = mutants.measure(
-        search, names or [], jobs=jobs, tell=lambda text: errors.print(text, highlight=False, soft_wrap=True)
-    )
-    write("mutants", mutants.merged(RESULTS / "mutants.json", found) if names else found)
+        search, names or [], protocol=protocol, jobs=jobs,
+        tell=lambda text: errors.print(text, highlight=False, soft_wrap=True),
+    )  # fmt: skip
+    name = "mutants" if protocol == "raft" else f"{protocol}_mutants"
+    write(name, mutants.merged(RESULTS / f"{name}.json", found) if names else found)
 
 
 @app.command("simulation")
@@ -176,6 +191,18 @@ def gossip_loss_command(
     measured = gossip_loss.measure(folder, seconds=seconds, loss=loss, seed=seed)
     errors.print_json(data={key: value for key, value in measured.items() if key != "machine"})
     write("gossip_loss", measured)
+
+
+@app.command("gossip")
+def gossip_command(
+    share: Annotated[float, typer.Option(min=0.001, max=1.0, help="Of all crashes and of the time.")] = 1.0,
+    jobs: Annotated[int, typer.Option(min=1)] = 1,
+) -> None:
+    """Gossip in virtual time: how soon a crash is known, by how many nodes there are, and false deaths by loss."""
+    write(
+        "gossip",
+        gossip.measure(jobs=jobs, share=share, tell=lambda text: errors.print(text, highlight=False)),
+    )
 
 
 @app.command("tables")

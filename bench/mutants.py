@@ -1,6 +1,6 @@
-"""Which deliberate breaks of the consensus core the simulator finds, how soon, and by which check.
+"""Which deliberate breaks of the consensus core, or of the gossip, the simulator finds, how soon, and by which check.
 
-Each mutant (tests/raftlog/sim/mutants.toml) meets the same runs: seeds from 0 on, each with every number of nodes. First
+Each mutant (tests/raftlog/sim/mutants.toml, serf_mutants.toml) meets the same runs: seeds from 0 on, each with every number of nodes. First
 without the invariants that the core checks itself, so that it is the simulator that finds; if that finds nothing, with
 them.
 """
@@ -59,12 +59,12 @@ class Found(NamedTuple):
 
 
 def measure(
-    search: Search, names: Sequence[str], *, jobs: int, tell: Callable[[str], None]
+    search: Search, names: Sequence[str], *, protocol: str, jobs: int, tell: Callable[[str], None]
 ) -> dict[str, Any]:
     """Search all mutants, or those whose names contain one of `names`."""
     mutants = [
         mutant
-        for mutant in load_mutants()
+        for mutant in load_mutants(protocol)
         if not mutant.test and (not names or any(name in mutant.name for name in names))
     ]
     with TemporaryDirectory() as folder:
@@ -93,14 +93,14 @@ def _search(search: Search, mutant: Mutant, package: Path) -> Found:
     first: Ended | None = None
     with_invariants = False
     with _copied(package, mutant, checks_invariants=False) as folder:
-        rated = list(run_cases(folder, search.cases(0, search.rated)))
+        rated = list(run_cases(folder, search.cases(0, search.rated), mutant.protocol))
         kinds = Counter(ended.kind for ended in rated if ended.kind is not None)
         first = next((ended for ended in rated if ended.kind is not None), None)
         if first is None:
-            first = _first(folder, search, search.rated, search.seeds)
-    if first is None:
+            first = _first(folder, mutant, search, search.rated, search.seeds)
+    if first is None and mutant.protocol == "raft":  # the gossip has no checks of its own
         with _copied(package, mutant, checks_invariants=True) as folder:
-            first = _first(folder, search, 0, search.rated)
+            first = _first(folder, mutant, search, 0, search.rated)
         with_invariants = first is not None
     return Found(
         mutant.name, mutant.breaks, first, with_invariants, [kind for kind, _ in kinds.most_common()],
@@ -115,9 +115,10 @@ def _copied(package: Path, mutant: Mutant, *, checks_invariants: bool) -> Iterat
         yield Path(name)
 
 
-def _first(folder: Path, search: Search, start: int, end: int) -> Ended | None:
+def _first(folder: Path, mutant: Mutant, search: Search, start: int, end: int) -> Ended | None:
     for batch in range(start, end, BATCH):
-        with closing(run_cases(folder, search.cases(batch, min(batch + BATCH, end)))) as runs:
+        cases = search.cases(batch, min(batch + BATCH, end))
+        with closing(run_cases(folder, cases, mutant.protocol)) as runs:
             for ended in runs:
                 if ended.kind is not None:
                     return ended

@@ -17,7 +17,11 @@ from typing import Final, NamedTuple
 
 HERE: Final = Path(__file__).parent
 PACKAGE: Final = HERE.parents[2] / "raftlog"
-COPIED: Final = ("__init__.py", "engine.py", "raft", "sim")
+COPIED: Final = ("__init__.py", "engine.py", "raft", "serf", "sim")
+TABLES: Final = {
+    "raft": "mutants.toml",
+    "serf": "serf_mutants.toml",
+}  # by protocol, which is the package's name too
 INVARIANTS: Final = ("sim/raft/settings.py", "check_invariants=True", "check_invariants=False")
 
 
@@ -30,6 +34,7 @@ class Mutant(NamedTuple):
     old: str
     new: str
     test: str = ""
+    protocol: str = "raft"
 
 
 class Case(NamedTuple):
@@ -49,9 +54,9 @@ class Ended(NamedTuple):
     detail: str
 
 
-def load_mutants() -> list[Mutant]:
-    content = tomllib.loads((HERE / "mutants.toml").read_text())
-    return [Mutant(**each) for each in content["mutant"]]
+def load_mutants(protocol: str = "raft") -> list[Mutant]:
+    content = tomllib.loads((HERE / TABLES[protocol]).read_text())
+    return [Mutant(**each, protocol=protocol) for each in content["mutant"]]
 
 
 def copy_package(
@@ -69,7 +74,7 @@ def copy_package(
         else:
             shutil.copy2(package / name, target / name)
     if mutant is not None:
-        _patch(target / "raft" / mutant.file, mutant.old, mutant.new)
+        _patch(target / mutant.protocol / mutant.file, mutant.old, mutant.new)
     if not checks_invariants:
         name, old, new = INVARIANTS
         _patch(target / name, old, new)
@@ -83,10 +88,10 @@ def _patch(file: Path, old: str, new: str) -> None:
         compiled.unlink()  # else it may be taken for that of the patched file, if size and second are the same
 
 
-def run_cases(folder: Path, cases: Sequence[Case]) -> Generator[Ended, None, None]:
+def run_cases(folder: Path, cases: Sequence[Case], protocol: str = "raft") -> Generator[Ended, None, None]:
     """Each case as it ends, in the package that was copied to `folder`."""
     process = subprocess.Popen(
-        [sys.executable, "-P", str(HERE / "mutation_runs.py"), str(folder), json.dumps(cases)],
+        [sys.executable, "-P", str(HERE / "mutation_runs.py"), str(folder), protocol, json.dumps(cases)],
         stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(folder)},
     )  # fmt: skip
     assert process.stdout is not None

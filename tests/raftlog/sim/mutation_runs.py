@@ -1,6 +1,6 @@
 """Run cases in the package of a folder, a line of JSON for each: events, kind of failure or null, detail.
 
-    python -P mutation_runs.py FOLDER '[[seed, nodes, steps], ...]'
+    python -P mutation_runs.py FOLDER PROTOCOL '[[seed, nodes, steps], ...]'
 
 FOLDER is first in PYTHONPATH, too.
 """
@@ -30,13 +30,13 @@ def _give_up(_: int, __: FrameType | None) -> None:
     raise Endless(f"still running after {SECONDS_MAX} s")
 
 
-def main(folder: Path, cases: list[list[int]]) -> None:
+def main(folder: Path, name: str, cases: list[list[int]]) -> None:
     assert raftlog.__file__ is not None and Path(raftlog.__file__).parent.parent == folder, raftlog.__file__
     signal.signal(signal.SIGALRM, _give_up)
-    raft = protocol("raft")
+    under_test = protocol(name)
     for seed, nodes, steps in cases:
         signal.alarm(SECONDS_MAX)
-        result = run(raft, draw_scenario(raft, nodes=nodes, seed=seed, steps=steps))
+        result = run(under_test, draw_scenario(under_test, nodes=nodes, seed=seed, steps=steps))
         signal.alarm(0)
         kind, detail = result.failure or (None, "")
         if kind is not None and kind.startswith("raised Endless"):
@@ -45,4 +45,4 @@ def main(folder: Path, cases: list[list[int]]) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), json.loads(sys.argv[2]))
+    main(Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3]))
