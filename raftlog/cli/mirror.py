@@ -49,7 +49,10 @@ def mirror(
     nobody = (None, None, None)
     source_tls = identity(from_certs or certs, name, nobody, insecure=insecure)
     target_tls = identity(to_certs or certs, name, nobody, insecure=insecure)
-    copied = asyncio.run(_run(source, source_tls, target, target_tls, follow=follow))
+    from_addresses, to_addresses = addresses_of(source, "--from"), addresses_of(target, "--to")
+    require_any(from_addresses, source_tls)
+    require_any(to_addresses, target_tls)
+    copied = asyncio.run(_run(from_addresses, source_tls, to_addresses, target_tls, follow=follow))
     if json:
         print_json({"copied": copied.copied, "next_offset": copied.position, "missed": copied.missed})
         return
@@ -59,15 +62,14 @@ def mirror(
 
 
 async def _run(
-    source: str, source_tls: TlsFiles | None, target: str, target_tls: TlsFiles | None, *, follow: bool
+    source: list[str],
+    source_tls: TlsFiles | None,
+    target: list[str],
+    target_tls: TlsFiles | None,
+    *,
+    follow: bool,
 ) -> Mirror:
-    from_addresses, to_addresses = addresses_of(source, "--from"), addresses_of(target, "--to")
-    require_any(from_addresses, source_tls)
-    require_any(to_addresses, target_tls)
-    async with (
-        AsyncClient(from_addresses, tls=source_tls) as one,
-        AsyncClient(to_addresses, tls=target_tls) as other,
-    ):
+    async with AsyncClient(source, tls=source_tls) as one, AsyncClient(target, tls=target_tls) as other:
         copy = await Mirror.open(one, other)
         await copy.run(follow=follow)
         return copy

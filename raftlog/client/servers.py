@@ -197,13 +197,13 @@ class Servers:
 
     async def _know(self) -> None:
         """Return once there is a server to ask; NoServer."""
-        if self._listed_at is None or not self._candidates():
+        if self._listed_at is None or not (self._listed or self._seeds.known):
             await self.refresh()
         elif time.monotonic() > self._listed_at + REFRESH_S and (
             self._refreshing is None or self._refreshing.done()
         ):
             self._refreshing = asyncio.create_task(self._ask_all())
-        if not self._candidates():
+        if not (self._listed or self._seeds.known):
             raise NoServer("; ".join(self._seeds.failures))
 
     async def _ask_all(self) -> None:
