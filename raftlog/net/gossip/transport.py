@@ -294,7 +294,7 @@ class GossipTransport:
         try:
             async with asyncio.timeout(self._limits.stream_timeout_s):
                 question = await self._read(reader, admits)
-                answer = await self._answer(request, source, question, reader)
+                answer = await self._answer(request, source, question)
                 if answer:
                     writer.write(answer)
                     await writer.drain()
@@ -307,25 +307,13 @@ class GossipTransport:
         finally:
             self._inbound_bytes -= held
 
-    async def _answer(
-        self, request: int, source: Address, question: bytes, reader: asyncio.StreamReader
-    ) -> bytes:
-        """What the engine says; b"" if that is nothing, or the other side left before."""
+    async def _answer(self, request: int, source: Address, question: bytes) -> bytes:
+        """What the engine says; b"" if that is nothing, or it does not take the question."""
         reply = self._replies[request] = self._loop.create_future()
-        ended: asyncio.Task[bytes] | None = None
         try:
-            if not self._give(Asked(request, source, question)):
-                return b""
-            ended = self._loop.create_task(reader.read(1))  # nothing is to come any more
-            await asyncio.wait((reply, ended), return_when=asyncio.FIRST_COMPLETED)
-            return reply.result() if reply.done() else b""
+            return await reply if self._give(Asked(request, source, question)) else b""
         finally:
             del self._replies[request]
-            if ended is not None:
-                ended.cancel()
-                await asyncio.wait((ended,))
-                if not ended.cancelled():
-                    ended.exception()  # taken note of: the connection broke
 
     def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = self._loop.create_task(work)

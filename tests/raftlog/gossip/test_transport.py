@@ -166,11 +166,25 @@ def test_who_asks_and_goes_leaves_no_stream_behind(run: Run) -> None:
             for number in (1, 2):  # the second finds the place of the first free
                 _, writer = await asyncio.open_connection(*node.host_and_port)
                 writer.write(framed(b"told"))
-                writer.write_eof()
-                assert (await node.engine.wait_for(number))[-1].message == framed(b"told")
-                await until(lambda: not node.transport._inbound)
-                writer.close()
-                await writer.wait_closed()
+                asked = (await node.engine.wait_for(number))[-1]
+                writer.transport.abort()
+                node.transport.reply(asked.request, framed(b"nobody hears it"))
+                await until(lambda: not node.transport.streams_open)
+
+    run(scenario())
+
+
+def test_who_says_that_nothing_more_comes_gets_its_answer(run: Run) -> None:
+    async def scenario() -> None:
+        async with Node() as node:
+            reader, writer = await asyncio.open_connection(*node.host_and_port)
+            writer.write(framed(b"?"))
+            writer.write_eof()
+            asked = (await node.engine.wait_for(1))[0]
+            node.transport.reply(asked.request, framed(b"!"))
+            assert await reader.read() == framed(b"!")
+            writer.close()
+            await writer.wait_closed()
 
     run(scenario())
 
@@ -198,7 +212,7 @@ def test_a_question_is_unanswered_when_its_time_is_over(run: Run) -> None:
 
             event = (await one.engine.wait_for(1))[0]
             assert event == Unanswered(5, "no answer within 0.05 s")
-            await until(lambda: not other.transport._inbound)  # who gave up has hung up
+            await until(lambda: not other.transport.streams_open)  # who gave up has hung up
 
     run(scenario())
 
@@ -283,7 +297,7 @@ def test_streams_that_hold_too_many_bytes_together_are_closed(run: Run) -> None:
             assert await is_closed(reader)
             writer.transport.abort()
 
-            await until(lambda: not node.transport._inbound)
+            await until(lambda: not node.transport.streams_open)
             assert node.transport._inbound_bytes == 0
             assert node.transport.counts["streams_broken"] == 1
             assert node.engine.events == []
@@ -301,7 +315,7 @@ def test_a_stream_that_is_too_slow_is_closed(run: Run, sent: bytes) -> None:
             writer.write(sent)
             assert await is_closed(reader)
             writer.transport.abort()
-            await until(lambda: not node.transport._inbound)
+            await until(lambda: not node.transport.streams_open)
             assert node.transport.counts["streams_slow"] == 1
 
     run(scenario())
@@ -316,7 +330,7 @@ def test_who_does_not_read_the_answer_is_hung_up_on(run: Run) -> None:
             asked = (await node.engine.wait_for(1))[0]
             node.transport.reply(asked.request, bytes(32 * 1024 * 1024))
 
-            await until(lambda: not node.transport._inbound)
+            await until(lambda: not node.transport.streams_open)
             assert node.transport.counts["streams_slow"] == 1
             writer.transport.abort()
             del reader
@@ -360,7 +374,7 @@ def test_a_transport_closes_while_streams_are_open_in_both_directions(run: Run) 
             one.transport.send(Send(other.address, b"late"))
             assert one.engine.events == []
             writer.transport.abort()
-            await until(lambda: not other.transport._inbound)
+            await until(lambda: not other.transport.streams_open)
 
     run(scenario())
 
