@@ -138,6 +138,31 @@ def test_a_server_that_appears_in_dns_meanwhile_is_found(
     run(scenario())
 
 
+def test_a_cluster_all_of_whose_servers_have_moved_is_found_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        monkeypatch.setattr("raftlog.client.seeds.AGAIN_S", 0.0)
+        async with (
+            fake_cluster(tmp_path / "before") as before,
+            fake_cluster(tmp_path / "after") as after,
+            names(monkeypatch) as dns_server,
+        ):
+            dns_server.records[SRV] = service(before.nodes["n2"].port)
+            async with AsyncClient(f"srv:{SRV[0]}", timeout_s=DEADLINE_S) as client:
+                await client.bounds()
+
+                dns_server.records[SRV] = service(after.nodes["n3"].port)
+                for node in before.nodes.values():
+                    await node.kill()
+
+                assert await client.append(b"a") == 0
+                assert (await client.read(0)).value == b"a"
+                assert after.values() == [b"a"]
+
+    run(scenario())
+
+
 def test_names_are_looked_up_again_while_servers_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
