@@ -7,6 +7,7 @@ import itertools
 import logging
 import os
 import random
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,9 +96,9 @@ class GossipNode:
             tags=config.tags,
             codec=Codec(Keyring(config.keys), nonce=os.urandom),
             random=random.Random(os.urandom(16)),
-            now=loop.time(),
+            now=time.monotonic(),
         )
-        self._actor = Actor(self._engine, self._perform, inbox_max=INBOX_MAX, clock=loop.time)
+        self._actor = Actor(self._engine, self._perform, inbox_max=INBOX_MAX)
         self._end = loop.create_task(self._give_up_requests())
 
     @classmethod

@@ -17,6 +17,17 @@ from tests.raftlog.gossip.fakes import DEADLINE_S, MESSAGE_BYTES_MAX, Node, fram
 LONG_S = DEADLINE_S
 
 
+def has_ipv6() -> bool:
+    try:
+        bind("[::1]:0").close()
+    except ListenError:
+        return False
+    return True
+
+
+needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+
+
 class Cut:
     """A network that lets nothing through, or no streams."""
 
@@ -45,6 +56,7 @@ def test_a_packet_arrives_with_the_address_of_its_sender(run: Run) -> None:
     run(scenario())
 
 
+@needs_ipv6
 def test_packets_and_streams_go_by_ipv6_too(run: Run) -> None:
     async def scenario() -> None:
         async with Node(host="[::1]") as one, Node(host="[::1]") as other:
@@ -59,6 +71,7 @@ def test_packets_and_streams_go_by_ipv6_too(run: Run) -> None:
     run(scenario())
 
 
+@needs_ipv6
 def test_a_socket_of_every_interface_speaks_to_both_families(run: Run) -> None:
     async def scenario() -> None:
         async with Node(host="[::]") as one, Node() as other:
