@@ -23,7 +23,9 @@ from typing import Any, NamedTuple, assert_never
 from raftlog.engine import (
     Applied,
     Apply,
+    Ask,
     Effect,
+    Emit,
     NodeId,
     Note,
     Persist,
@@ -252,6 +254,8 @@ class Node:
                     self.outcomes[request] = outcome
                 case Note():
                     pass
+                case Ask() | Emit():
+                    raise AssertionError(f"no effect of Raft's: {effect}")
                 case _:
                     assert_never(effect)
 
