@@ -14,7 +14,12 @@ from tests.raftlog.sim.mutation import load_mutants
 
 RESULTS: Final = Path(__file__).parent / "results"
 _DOCS: Final = Path(__file__).parent.parent / "docs"
-DOCUMENTS: Final = (_DOCS / "benchmarks.md", _DOCS / "mutants.md", _DOCS / "simulator.md")
+DOCUMENTS: Final = (
+    _DOCS / "benchmarks.md",
+    _DOCS / "gossip.md",
+    _DOCS / "mutants.md",
+    _DOCS / "simulator.md",
+)
 MARKED: Final = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -118,6 +123,18 @@ def _simulated(measured: dict[str, Any]) -> Iterator[str]:
 
 
 def _mutants(measured: dict[str, Any]) -> Iterator[str]:
+    yield from _simulated_mutants(measured)
+    yield ""
+    yield "Found by tests of the core, which meet at once what takes a simulator thousands of seeds:"
+    yield ""
+    yield "| true of the broken core | the rule that it breaks | found by |"
+    yield "|---|---|---|"
+    for mutant in load_mutants():
+        if mutant.test:
+            yield f"| {mutant.name} | {mutant.breaks} | `tests/raftlog/{mutant.test}` |"
+
+
+def _simulated_mutants(measured: dict[str, Any]) -> Iterator[str]:
     mutants = measured["mutants"]
     runs = max(one["tried"] for one in mutants)
     nodes = " and ".join(map(str, measured["nodes"]))
@@ -132,16 +149,46 @@ def _mutants(measured: dict[str, Any]) -> Iterator[str]:
         found = one.get("violation", "nothing") + (" (invariants)" if one["with_invariants"] else "")
         first = f"{one['seed']}, {one['nodes']}" if "seed" in one else ""
         yield f"| {one['name']} | {one['breaks']} | {found} | {first} | {one['killing']} |"
+
+
+def gossip_table(measured: dict[str, Any]) -> Iterator[str]:
+    yield "| nodes | crashes | formula: all confirm | nobody does | first, median | p99 | all, median | p99 |"
+    yield "|---:|---:|---:|---:|---:|---:|---:|---:|"
+    for one in measured["detection"]:
+        seconds = " | ".join(
+            f"{one[key]:.1f} s"
+            for key in (
+                "formula_least_s", "formula_most_s", "first_median_s", "first_p99_s", "all_median_s", "all_p99_s",
+            )
+        )  # fmt: skip
+        yield f"| {one['nodes']} | {one['crashes']:,} | {seconds} |"
     yield ""
-    yield "Found by tests of the core, which meet at once what takes a simulator thousands of seeds:"
+    yield "| nodes | packets lost | node hours | suspicions refuted | members taken for failed | for so long at most |"
+    yield "|---:|---:|---:|---:|---:|---:|"
+    for one in measured["loss"]:
+        longest = f"{one['longest_s']:.1f} s" if one["deaths"] else ""
+        numbers = f"{one['node_hours']:g} | {one['suspicions']:,} | {one['deaths']:,} | {longest}"
+        yield f"| {one['nodes']} | {100 * one['loss']:g} % | {numbers} |"
     yield ""
-    yield "| true of the broken core | the rule that it breaks | found by |"
-    yield "|---|---|---|"
-    for mutant in load_mutants():
-        if mutant.test:
-            yield f"| {mutant.name} | {mutant.breaks} | `tests/raftlog/{mutant.test}` |"
+    safe = [loss for loss in _losses(measured) if not _deaths(measured, at_most=loss)]
+    worst = max(one["longest_s"] for one in measured["loss"])
+    yield (
+        f"Up to {100 * max(safe):g} % of packets lost nobody alive was taken for failed; above it, for {worst:.1f} s at most."
+        if safe
+        else "Members were taken for failed while they lived even where nothing was lost."
+    )
+
+
+def _losses(measured: dict[str, Any]) -> list[float]:
+    return sorted({one["loss"] for one in measured["loss"]})
+
+
+def _deaths(measured: dict[str, Any], *, at_most: float) -> int:
+    return sum(one["deaths"] for one in measured["loss"] if one["loss"] <= at_most)
 
 
 _TABLES: Final[dict[str, Callable[[dict[str, Any]], Iterator[str]]]] = {
-    "chaos": chaos_table, "cluster": _cluster, "compare": compare_table, "mutants": _mutants, "pysyncobj": _simulated, "simulation": _simulated,
+    "chaos": chaos_table, "cluster": _cluster, "compare": compare_table, "gossip": gossip_table,
+    "mutants": _mutants, "pysyncobj": _simulated, "serf_mutants": _simulated_mutants,
+    "simulation": _simulated,
 }  # fmt: skip
