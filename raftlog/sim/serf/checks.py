@@ -33,7 +33,7 @@ class Seen:
     """Of one life of a node; gone with it."""
 
     incarnations: dict[str, int] = field(default_factory=dict)  # of the members that it knows
-    times: tuple[int, ...] = (0, 0, 0)  # Lamport's, by CLOCKS
+    times: tuple[int, int, int] = (0, 0, 0)  # Lamport's, by CLOCKS
     leaving: tuple[str, ...] = ()  # members that are LEAVING
     leaving_before: tuple[str, ...] = ()  # that were before the step
     told: dict[str, Member] = field(default_factory=dict)  # who is there by what the application was told
@@ -83,21 +83,20 @@ class Checks:
     def stepped(self, name: NodeId, node: SerfNode, seen: Seen) -> None:
         before, seen.incarnations = (
             seen.incarnations,
-            {member.name: member.incarnation for member in node._swim.members.values()},
+            {member.name: member.incarnation for member in node.swim.members.values()},
         )
         for member, incarnation in seen.incarnations.items():
             if incarnation < before.get(member, 0):
                 raise Violation(
                     "an incarnation went back", f"{name} of {member}: {before[member]} to {incarnation}"
                 )
-        counts = node.counts()
-        times = tuple(counts[f"{clock}_time"] for clock in CLOCKS)
+        times = node.lamport_times
         for clock, was, time in zip(CLOCKS, seen.times, times, strict=True):
             if time < was:
                 raise Violation("a Lamport clock went back", f"{name}: of {clock}s, {was} to {time}")
         seen.times = times
         seen.leaving_before, seen.leaving = seen.leaving, ()
-        if counts["members_leaving"]:
+        if node.counts()["members_leaving"]:
             seen.leaving = tuple(member.name for member in node.members() if member.status is Status.LEAVING)
 
     def sending(self, name: NodeId, data: bytes) -> None:

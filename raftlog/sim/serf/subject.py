@@ -313,7 +313,7 @@ class SerfSubject:
         name = NodeId(member.name)
         return (
             member.status is Status.ALIVE
-            and node._swim.members[name].state is State.ALIVE
+            and node.swim.members[name].state is State.ALIVE
             and member.address == self.addresses.of(name)
             and dict(member.tags) == self._image(self.cluster.processes[name]).tags
         )
