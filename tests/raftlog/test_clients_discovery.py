@@ -119,21 +119,28 @@ def test_each_address_of_a_name_may_be_a_server(tmp_path: Path, monkeypatch: pyt
     run(scenario())
 
 
+@pytest.mark.parametrize("before", [service(1), None], ids=["nobody is there", "no such name"])
 def test_a_server_that_appears_in_dns_meanwhile_is_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: tuple[int, list[str]] | None
 ) -> None:
     async def scenario() -> None:
+        monkeypatch.setattr("raftlog.client.seeds.AGAIN_S", 0.0)
         async with fake_cluster(tmp_path) as cluster, names(monkeypatch) as dns_server:
-            dns_server.records[SRV] = service(1)  # where nobody is
+            if before is not None:
+                dns_server.records[SRV] = before
             async with AsyncClient(f"srv:{SRV[0]}", timeout_s=DEADLINE_S) as client:
-                append = asyncio.create_task(client.append(b"a"))
-                read = asyncio.create_task(client.bounds())
-                await until(lambda: dns_server.asked > 0)
+                calls = [
+                    asyncio.ensure_future(call)
+                    for call in (client.append(b"a"), client.bounds(), client.status())
+                ]
+                await until(lambda: dns_server.asked > 6)  # so each has failed before
+                assert not any(call.done() for call in calls)
 
                 dns_server.records[SRV] = service(cluster.nodes["n2"].port)
 
-                assert await append == 0
-                assert (await read).start == 0
+                for call in calls:
+                    await call
+                assert cluster.values() == [b"a"]
 
     run(scenario())
 
