@@ -25,6 +25,9 @@ class SwimConfig:
     gossip_nodes: int = 3  # that get rumours each time
     gossip_to_the_dead_s: float = 30.0  # a dead member is still sent rumours for so long: it may refute
     push_pull_interval_s: float = 30.0  # whole states are exchanged with one member; longer beyond 32 members
+    push_pull_first_s: float = (
+        1.0  # after a start or a join sooner: about 1, 2, 4, 8, 16 s; memberlist has no such thing
+    )
     stream_timeout_s: float = 10.0  # for one exchange over a stream
     packet_bytes_max: int = 1400  # of a packet, rumours included
     # After so long another address may take a dead member's name; 0: after gossip_to_the_dead_s. After it left: at once.
@@ -60,7 +63,7 @@ LAN: Final = SerfConfig()
 WAN: Final = SerfConfig(
     swim=SwimConfig(
         probe_interval_s=5.0, probe_timeout_s=3.0, suspicion_mult=6, gossip_interval_s=0.5, gossip_nodes=4,
-        gossip_to_the_dead_s=60.0, push_pull_interval_s=60.0, stream_timeout_s=30.0,
+        gossip_to_the_dead_s=60.0, push_pull_interval_s=60.0, push_pull_first_s=5.0, stream_timeout_s=30.0,
     )
 )  # fmt: skip
 LOCAL: Final = SerfConfig(  # for the loopback interface: memberlist's profile of this name
@@ -73,8 +76,9 @@ LOCAL: Final = SerfConfig(  # for the loopback interface: memberlist's profile o
 FAST: Final = SerfConfig(  # for tests: ten times as quick as LOCAL
     swim=replace(
         LOCAL.swim,
+        retransmit_mult=4,  # with 2 a rumour misses one of five now and then, though nothing is lost
         probe_interval_s=0.2, probe_timeout_s=0.1, gossip_interval_s=0.02, gossip_to_the_dead_s=5.0,
-        push_pull_interval_s=1.0,
+        push_pull_interval_s=1.0, push_pull_first_s=0.2,
     ),
     leave_propagate_s=0.1, reap_interval_s=0.5, reconnect_interval_s=0.5, query_timeout_mult=32,
 )  # fmt: skip

@@ -99,7 +99,7 @@ def decompress(data: bytes, *, bytes_max: int) -> bytes:
             if text is None:
                 if code == END:
                     return b"".join(out)
-                table = LITERALS.copy()
+                del table[FIRST:]  # not a new table: a flood of clears would make one for every nine bits
                 width, mask, overflow = WIDTH_MIN, (1 << WIDTH_MIN) - 1, 1 << WIDTH_MIN
                 before = None
                 continue

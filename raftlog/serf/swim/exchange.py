@@ -63,15 +63,33 @@ class Exchange:
         self._above = above
         self._random = random
         self._asked: dict[int, _Question] = {}
+        self._pause_s = inf  # until the next exchange; less than the configured one after a start or a join
         self.deadline = inf
 
     def start(self, now: float) -> None:
-        self.deadline = now + (1 + self._random.random()) * self._config.push_pull_interval_s
+        self._begin_early(now)
+
+    def _begin_early(self, now: float) -> None:
+        """Exchange soon, and then after pauses that double up to the configured one.
+
+        Where many start at once, a rumour is spent before all know all: told four times by each, mostly to whoever is
+        known by then. memberlist leaves such gaps until its first exchange, half a minute later.
+        """
+        self._pause_s = self._config.push_pull_first_s
+        self._plan(now)
+
+    def _plan(self, now: float) -> None:
+        usual_s = interval_s(self._config.push_pull_interval_s, self._members.count)
+        if self._pause_s < usual_s:
+            self.deadline = now + (0.5 + self._random.random()) * self._pause_s  # not all at once
+            self._pause_s *= 2
+        else:
+            self.deadline = now + usual_s
 
     def advance(self, now: float) -> None:
         if now < self.deadline:
             return
-        self.deadline = now + interval_s(self._config.push_pull_interval_s, self._members.count)
+        self._plan(now)
         if any(question.on_outcome is None for question in self._asked.values()):
             return  # the last one hangs
         for member in self._members.pick(1, lambda m: m.state is State.ALIVE):
@@ -92,7 +110,10 @@ class Exchange:
         question = self._asked.pop(request)
         match answer:
             case PushPull():
-                outcome = self._merge(answer, now, is_join=question.on_outcome is not None)
+                is_join = question.on_outcome is not None
+                outcome = self._merge(answer, now, is_join=is_join)
+                if is_join and not outcome:
+                    self._begin_early(now)
             case ErrorReply():
                 outcome = f"{question.to} answers: {answer.error}"
             case _:

@@ -89,5 +89,26 @@ def test_bomb_is_given_up_at_the_limit() -> None:
         lzw.decompress(bomb, bytes_max=65536)
 
 
+class Table(list[bytes | None]):
+    """Counts how often it is copied."""
+
+    copies = 0
+
+    def copy(self) -> list[bytes | None]:
+        self.copies += 1
+        return super().copy()
+
+
+def test_flood_of_clears_makes_no_table_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A packet of 1,300 bytes, compressed twice, unfolds to 50,000 clears."""
+    table = Table(lzw.LITERALS)
+    monkeypatch.setattr(lzw, "LITERALS", table)
+
+    text = lzw.decompress(codes(97, 98, 258, *[lzw.CLEAR] * 50_000, 97, 98, 258, lzw.END), bytes_max=8)
+
+    assert text == b"abababab"
+    assert table.copies == 1
+
+
 def test_bytes_behind_the_end_are_ignored() -> None:
     assert lzw.decompress(lzw.compress(b"abc") + b"more", bytes_max=3) == b"abc"

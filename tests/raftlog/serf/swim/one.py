@@ -14,7 +14,9 @@ from raftlog.serf.messages import Address, Alive, State, SwimMessage, Versions
 from raftlog.serf.swim.node import Swim
 from tests.raftlog.serf.swim.town import Told, codec
 
-QUIET = replace(LAN.swim, gossip_interval_s=1e6, push_pull_interval_s=1e6)  # probes only
+QUIET = replace(
+    LAN.swim, gossip_interval_s=1e6, push_pull_interval_s=1e6, push_pull_first_s=1e6
+)  # probes only
 
 
 def at(name: str) -> Address:

@@ -327,3 +327,19 @@ def test_same_seed_sends_the_same_packets() -> None:
         packets.append(town.packets)
 
     assert packets[0] == packets[1]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_many_that_start_at_once_in_a_chain_all_know_all_within_ten_seconds(seed: int) -> None:
+    """Rumours alone leave gaps: they are spent before everybody knows everybody."""
+    town = Town(seed=seed)
+    names = "abcdefgh"
+    for name in names:
+        town.add(name)
+    for name, other in zip(names[1:], names, strict=False):
+        town.nodes[name].join(town.addresses[other], lambda outcome: None, town.now)
+        town.flush(name)
+
+    took = town.run_until(lambda: all(len(town.nodes[name].members) == len(names) for name in names))
+
+    assert took < 10.0
