@@ -18,7 +18,7 @@ class Keys:
     """A new key is installed, then used, then the old one removed: each by all, before the next is begun.
 
     Whoever is down meanwhile would come back without the new key, so then the operator stops half way. That is safe: all
-    have the keys that anybody uses. Newcomers get all keys that everybody has.
+    have the keys that anybody uses. Newcomers get all keys that everybody has, and the one that is being installed.
     """
 
     def __init__(
@@ -27,12 +27,17 @@ class Keys:
         self._requests = requests
         self._random = random
         self._everybody = everybody
-        self.keys: list[bytes] = [self._draw()] if is_encrypted else []  # primary first
+        self.keys: list[bytes] = [self._draw()] if is_encrypted else []  # that everybody has, primary first
+        self._installing: list[bytes] = []  # keys that some have already: at most one
         self._asked: NodeId | None = None  # by whom the keys are being changed now
         self.rotations = 0  # that came to their end
 
     def _draw(self) -> bytes:
         return self._random.getrandbits(128).to_bytes(16, "big")
+
+    def handed_out(self) -> list[bytes]:
+        """What whoever comes gets: who has answered already and comes back must not be the only one without the new key."""
+        return [*self.keys, *self._installing]
 
     def stopped(self, node: NodeId) -> None:
         """What was asked of it is over, whatever came of it."""
@@ -43,6 +48,7 @@ class Keys:
         """Ask this node for it, unless a rotation runs, or some node is down, or nothing is encrypted."""
         if self.keys and self._asked is None:
             new = self._draw()
+            self._installing = [new]
             self._asked = process.node
             self._step(
                 process,
@@ -70,6 +76,7 @@ class Keys:
         match action:
             case KeyAction.INSTALL:
                 self.keys.append(key)
+                self._installing.clear()
             case KeyAction.USE:
                 self.keys.remove(key)
                 self.keys.insert(0, key)

@@ -83,7 +83,7 @@ class SerfSubject:
         return self._first
 
     def make_image(self, node: NodeId) -> SerfImage:
-        return SerfImage(list(self.keys.keys))
+        return SerfImage(self.keys.handed_out())
 
     # ── a node's life ───────────────────────────────────────────────────────────────────────────────
 
@@ -92,7 +92,7 @@ class SerfSubject:
         image = self._image(process)
         if name in self._left:
             self._left.remove(name)
-            image.keys = list(self.keys.keys)  # its operator sees to that
+            image.keys = self.keys.handed_out()  # its operator sees to that
         self.checks.began(name)
         nonces = Random(random.getrandbits(64))
         codec = Codec(
