@@ -56,7 +56,11 @@ class DistributedLog:
         replica.on_ready = self._appends.begin_term
         replica.on_end = self._appends.fail
         self._membership = Membership(
-            replica.driver, replica.applier, self._proposals, require_leader=self.require_leader
+            replica.driver,
+            replica.applier,
+            self._proposals,
+            require_leader=self.require_leader,
+            answered_at=replica.answered_at,
         )
         self._housekeeping = Housekeeping(replica, self._proposals)
         self._mending = Mending(replica, peers)

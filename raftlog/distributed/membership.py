@@ -8,11 +8,16 @@ empty log counts for no quorum of the old configuration.
 
 Who was removed on purpose is barred, by an entry of the log: nobody makes it a member again by itself, whoever leads,
 until it is asked for.
+
+Two mistakes of people must not cost the cluster its quorum: a server that is told a wrong address, or has the name of
+another, does not push that one out as long as it answers; and nobody is removed if those that answer were no majority
+of the voters that remain.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -32,7 +37,8 @@ log = get_logger(__name__)
 
 TRANSFER_S_MAX: Final = 10.0
 MEMBERS_MAX: Final = 64  # voters and learners: each costs the leader a copy of everything
-LOOK_AGAIN_S: Final = 0.02  # while leadership is handed over
+LOOK_AGAIN_S: Final = 0.02  # while leadership is handed over, or answers are waited for
+ANSWERS_MISSED: Final = 10  # heartbeats, after which a server that answered none of them does not answer
 
 
 class Membership:
@@ -45,11 +51,15 @@ class Membership:
         proposals: Proposals,
         *,
         require_leader: Callable[[], None],
+        answered_at: Callable[[NodeId], float | None],
     ) -> None:
         """`require_leader` raises NotLeader unless this node leads and its views contain all that was committed before:
         who acts upon older ones takes a member for none, and one that was removed for a member.
+
+        `answered_at` says when a member last answered this node as its leader, in monotonic seconds.
         """
         self.require_leader = require_leader
+        self._answered_at = answered_at
         self._driver = driver
         self._applier = applier
         self._proposals = proposals
@@ -68,6 +78,7 @@ class Membership:
 
         A known id with a new address, or a known address with a new id, takes the place of the old one. Without a
         `directory_id`, as people ask, it is not known whether a known id has a new disk: that is learned when it connects.
+        MembershipRefused while a server answers that would have to go for that.
 
         With one, as servers ask for themselves or are found, a barred one is refused; without, it is barred no more. (A
         server tells its place whenever that changes, and may do so when it has just been removed.)
@@ -89,6 +100,9 @@ class Membership:
                     await self._free_address(address, but=node)
                     await self._set_member(node, address, directory_id or known.directory_id)
                     return
+                await self._require_silent(
+                    node, f"{node} at {known.address} has directory {known.directory_id} and"
+                )
                 log.warning(
                     "member has another disk; it begins anew as a learner",
                     member=node,
@@ -107,11 +121,25 @@ class Membership:
     async def _free_address(self, address: str, *, but: NodeId) -> None:
         before = self._views.members.at_address(address)
         if before is not None and before != but:
+            if before != self._id:
+                await self._require_silent(before, f"{before} is at {address} and")
             log.warning("another server has taken the address of a member", member=before, address=address)
             await self._remove(before)
 
+    async def _require_silent(self, node: NodeId, which: str) -> None:
+        wait_s = self._missed_s
+        await asyncio.sleep(wait_s)
+        self.require_leader()
+        answered_at = self._answered_at(node)
+        if answered_at is not None and time.monotonic() - answered_at < wait_s / 2:
+            raise MembershipRefused(f"{which} answers: stop it, or remove it, first")
+
+    @property
+    def _missed_s(self) -> float:
+        return ANSWERS_MISSED * self._driver.node.config.heartbeat_interval_s
+
     async def leave(self, node: NodeId, *, is_barred: bool = True) -> None:
-        """Remove it; if it `is_barred` it does not come back by itself.
+        """Remove it; if it `is_barred` it does not come back by itself. MembershipRefused if the others cannot do without.
 
         Who leads hands over first, and raises NotLeader: the new leader is to be asked.
         """
@@ -120,6 +148,7 @@ class Membership:
             if node not in self._views.members.configuration.members:
                 return
             self._require_removable(node)
+            await self._require_quorum_without(node)
             if node == self._id:
                 await self._hand_over(None)
                 self.require_leader()
@@ -133,6 +162,28 @@ class Membership:
     def _require_removable(self, node: NodeId) -> None:
         if self._views.members.configuration.voters == (node,):
             raise MembershipRefused(f"{node} is the only voter; a cluster cannot be without one")
+
+    async def _require_quorum_without(self, node: NodeId) -> None:
+        """MembershipRefused if the voters that answer are no majority of those that remain; nothing could be changed then."""
+        voters = self._views.members.configuration.voters
+        if node not in voters:
+            return
+        rest = [voter for voter in voters if voter != node]
+        wanted = len(rest) // 2 + 1
+        begun = time.monotonic()
+        while True:  # until they answer what they are asked from now on: who has just died is not counted
+            silent = [
+                voter for voter in rest if voter != self._id and (self._answered_at(voter) or 0.0) < begun
+            ]
+            if len(rest) - len(silent) >= wanted:
+                return
+            if time.monotonic() - begun >= self._missed_s:
+                raise MembershipRefused(
+                    f"without {node} {wanted} of the {len(rest)} other voters are needed, and {', '.join(silent)} "
+                    "cannot be heard: remove those first, or have them back"
+                )
+            await asyncio.sleep(LOOK_AGAIN_S)
+            self.require_leader()
 
     async def _remove(self, node: NodeId) -> None:
         self._require_removable(node)

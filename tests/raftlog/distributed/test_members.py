@@ -207,3 +207,52 @@ def test_when_a_follower_answered_last_is_known(tmp_path: Path) -> None:
         call(cluster, leader, lambda log: log.leave(follower))
 
         cluster.wait_until(lambda: replica.answered_at(NodeId(follower)) is None, "a stranger counts")
+
+
+def test_the_address_of_a_server_that_answers_is_not_taken(tmp_path: Path) -> None:
+    with steady(tmp_path) as cluster:
+        leader = cluster.wait_for_leader()
+        misled, other = [node for node in cluster.running if node != leader]
+        directory = server_of(cluster, misled).replica.directory_id
+
+        for node, its in ((misled, directory), ("newcomer", "its"), ("newcomer", "")):
+            with pytest.raises(MembershipRefused, match=f"{other} .*answers"):
+                call(
+                    cluster,
+                    leader,
+                    lambda log, node=node, its=its: log.join(node, cluster.addresses[other], its),
+                )
+
+        assert configuration(cluster).voters == tuple(sorted(cluster.running))
+
+
+def test_a_name_is_not_given_to_another_directory_while_the_known_one_answers(tmp_path: Path) -> None:
+    with steady(tmp_path) as cluster:
+        leader = cluster.wait_for_leader()
+        follower = next(node for node in cluster.running if node != leader)
+        cluster.wait_until(
+            lambda: all(look(cluster, leader, lambda log: [s.directory_id for s in log.get_servers()])),
+            "not all directories are known",
+        )
+
+        with pytest.raises(MembershipRefused, match=f"{follower} .*answers"):
+            call(cluster, leader, lambda log: log.join(follower, "127.0.0.1:1", "another-directory"))
+
+        assert configuration(cluster).voters == tuple(sorted(cluster.running))
+
+
+def test_a_server_without_which_the_others_have_no_quorum_stays(tmp_path: Path) -> None:
+    with steady(tmp_path) as cluster:
+        leader = cluster.wait_for_leader()
+        voters = tuple(sorted(cluster.running))
+        dead, follower = [node for node in voters if node != leader]
+        cluster.kill(dead)
+
+        for node in (follower, leader):
+            with pytest.raises(MembershipRefused, match=f"without {node} .*{dead}"):
+                call(cluster, leader, lambda log, node=node: log.leave(node))
+        assert configuration(cluster).voters == voters
+        call(cluster, leader, lambda log: log.leave(dead))
+        call(cluster, leader, lambda log: log.leave(follower))
+
+        assert append(cluster, leader, b"after") == (0, 1)
