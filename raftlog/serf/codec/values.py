@@ -17,6 +17,9 @@ from raftlog.serf.codec.errors import BadPacket
 from raftlog.serf.messages import Address
 
 ITEMS_MAX: Final = 64  # of one list or map in a message of a packet; more is refused
+CONTAINERS_MAX: Final = (
+    32_768  # lists and maps in one value or one side of a stream; one costs 72 bytes, and its wire one
+)
 MANY_ITEMS_MAX: Final = 8192  # and of one that has members in it: twice as many as are taken in
 NAME_BYTES_MAX: Final = 255  # of a node's name, a tag, an event: DNS allows no longer host name
 TEXT_BYTES_MAX: Final = 4096  # of any other text
@@ -30,11 +33,32 @@ def pack(value: object) -> bytes:
     return packed
 
 
-def limits(items_max: int) -> dict[str, int]:
-    """For the package. Lists are allotted at the length that they declare, before anything of them was read, and may
-    be in each other 512 deep: without a limit a few bytes would be gigabytes. No message has ext types.
+class _Containers:
+    """Counts lists and maps as they are made."""
+
+    def __init__(self) -> None:
+        self._left = CONTAINERS_MAX
+
+    def take(self, container: Any) -> Any:
+        self._left -= 1
+        if self._left < 0:
+            raise ValueError(f"more than {CONTAINERS_MAX} lists and maps")
+        return container
+
+
+def limits(items_max: int) -> dict[str, Any]:
+    """For the package, of one value or of several one after the other. Lists are allotted at the length that they
+    declare, before anything of them was read, and may be in each other 512 deep: without limits a few bytes would be
+    gigabytes. No message has ext types.
     """
-    return {"max_array_len": items_max, "max_map_len": items_max, "max_ext_len": 0}
+    take = _Containers().take
+    return {
+        "max_array_len": items_max,
+        "max_map_len": items_max,
+        "max_ext_len": 0,
+        "list_hook": take,
+        "object_hook": take,
+    }
 
 
 def unpack(data: bytes, what: str, items_max: int = ITEMS_MAX) -> Any:

@@ -285,6 +285,21 @@ def test_lists_that_declare_more_than_is_there_are_refused_before_they_are_allot
     assert peak < 1024 * 1024
 
 
+def test_more_lists_than_any_message_has_are_refused_before_all_are_made() -> None:
+    """4 MiB of empty ones, 20 KiB when compressed, would be 300 MiB and two seconds."""
+    lists = b"\xdc\x02\x00" + b"\x90" * 512
+    data = b"\x02\x81\xa6Events" + b"\xdc\x1f\x40" + lists * 8000
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadPacket, match="Serf state: no msgpack within the limits"):
+            serf.decode(data)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak < len(data) + 8 * 1024 * 1024
+
+
 def test_conflict_response_of_nobody_comes_back() -> None:
     nobody = ConflictResponse("", Address(""))
 

@@ -112,6 +112,18 @@ def test_huge_compressed_side_is_refused_before_it_is_looked_at() -> None:
         codec().open_stream(huge)
 
 
+@pytest.mark.parametrize("header", [b"\x81\xa5Nodes\x01\x81\xa4Meta", b"\x81\xa4Join"])
+def test_more_lists_than_any_state_has_are_refused(header: bytes) -> None:
+    """In a member or in the header, which also whoever looks for the end of the state reads."""
+    lists = b"\x90"
+    for _ in range(3):
+        lists = b"\xdc\x00\x40" + lists * 64
+    data = bytes([kinds.PUSH_PULL]) + header + lists
+
+    with pytest.raises(BadPacket, match="no msgpack within the limits"):
+        codec().open_stream(data)
+
+
 # ── messages ──
 
 
