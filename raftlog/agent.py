@@ -147,6 +147,7 @@ class Agent:
         self._parts = AsyncExitStack()
         self._listener: Listener | None = None
         self._log: EngineLog | None = None
+        self._is_leaving = False  # for good: it does not say that it serves any more
         self.health = Health()
         self.metrics = Metrics()
         self.rpc_port = 0  # those in use; 0: closed
@@ -295,7 +296,8 @@ class Agent:
         engine, readiness = self._engine, Readiness(self.health)
         while True:
             failure = engine.removed if engine.failure is None else str(engine.failure)
-            readiness.look(failure=failure, leader_id=engine.leader or "", now=time.monotonic())
+            if not self._is_leaving:
+                readiness.look(failure=failure, leader_id=engine.leader or "", now=time.monotonic())
             self._count(self.log.status())
             if engine.is_to_begin_anew:
                 self._end(EXIT_REPLACED)
@@ -328,6 +330,7 @@ class Agent:
 
     async def leave(self) -> None:
         """Leave the cluster for good; `stop` comes next. What cannot be done is said in the log."""
+        self._is_leaving = True
         self.health.set_serving(False, "leaving the cluster", is_planned=True)
         await self._engine.leave()
 

@@ -18,7 +18,7 @@ from raftlog.distributed.log import DistributedLog
 from raftlog.distributed.replica import Replica
 from raftlog.engine import NodeId
 from raftlog.errors import NotLeader, RaftlogError
-from raftlog.finding import find_cluster
+from raftlog.finding import Identify, find_cluster
 from raftlog.machines.members import Member
 from raftlog.machines.views import Views
 from raftlog.net.tls import TlsFiles, channel_credentials
@@ -101,21 +101,21 @@ class Joining:
         await asyncio.to_thread(directory.bootstrap, cluster_id, members, _first_views(members))
         log.info("cluster begun with this server", cluster=cluster_id)
 
-    async def look_first(self, source: Source) -> bool:
+    async def look_first(self, source: Source, identify: Identify) -> bool:
         """Whether this server, which may begin a cluster, is to: nobody that `source` finds is of one.
 
         It is sure of that once everybody who was to be asked has answered; it waits no longer than LOOK_FIRST_S_MAX.
         """
         ends = time.monotonic() + LOOK_FIRST_S_MAX
         while True:
-            is_sure = source.is_complete
-            found = await find_cluster(source, self._cluster_at, own_name=self._node)
+            is_complete = source.is_complete
+            found, have_answered = await find_cluster(source, identify, own_name=self._node)
             if found:
                 log.warning(
                     "a cluster is there already: this server joins it, and begins none", cluster=found
                 )
                 return False
-            if is_sure:
+            if is_complete and have_answered:
                 return True
             if time.monotonic() >= ends:
                 log.warning(
@@ -124,10 +124,6 @@ class Joining:
                 )
                 return True
             await asyncio.sleep(LOOK_AGAIN_S)
-
-    async def _cluster_at(self, address: str) -> str:
-        status = await self._status(address) if address != self._address else None
-        return "" if status is None or not status.members else status.cluster_id
 
     async def have_gone_on(self, addresses: Sequence[str]) -> bool:
         """Whether one of these servers is of a cluster that had a leader."""
@@ -194,38 +190,36 @@ class Joining:
             await connection.close()
 
     async def leave(self, commit_log: DistributedLog) -> None:
-        """Have the leader remove this server, within LEAVE_S_MAX. What cannot be done is said in the log."""
+        """Have the leader remove this server; what refuses it is tried again for LEAVE_S_MAX, for a new leader has to hear
+        of the others first. What cannot be done is said in the log."""
+        reason = ""
         try:
             async with asyncio.timeout(LEAVE_S_MAX):
-                await self._leave(commit_log)
-        except (RaftlogError, TimeoutError) as error:
-            reason = str(error) or f"nobody removed it within {LEAVE_S_MAX:.0f} s"
+                while reason := await self._why_not_left(commit_log):
+                    await asyncio.sleep(LEAVE_AGAIN_S)
+        except TimeoutError:
             log.warning("still a member, though it was to leave", node=self._node, reason=reason)
 
-    async def _leave(self, commit_log: DistributedLog) -> None:
-        while True:
-            try:
-                return await commit_log.leave(self._node, is_barred=False)
-            except NotLeader as refused:
-                leader = refused.leader_addr
-            if leader and await self._ask_to_leave(leader):
-                return None
-            await asyncio.sleep(LEAVE_AGAIN_S)
+    async def _why_not_left(self, commit_log: DistributedLog) -> str:
+        """Ask once; "" if this server is no member any more."""
+        try:
+            await commit_log.leave(self._node, is_barred=False)
+        except NotLeader as refused:
+            return await self._ask_to_leave(refused.leader_addr) if refused.leader_addr else str(refused)
+        except RaftlogError as error:
+            return str(error)
+        return ""
 
-    async def _ask_to_leave(self, address: str) -> bool:
+    async def _ask_to_leave(self, address: str) -> str:
         connection = self._connect(address)
         request = cluster_pb2.LeaveRequest(id=self._node, by_itself=True)
         try:
             await connection.cluster.Leave(request, timeout=CALL_S_MAX)
         except grpc.aio.AioRpcError as error:
-            refused = failure(error)
-            if error.code() == grpc.StatusCode.FAILED_PRECONDITION:
-                raise refused from error
-            log.debug("not removed yet", asked=address, reason=str(refused))
-            return False
+            return str(failure(error))
         finally:
             await connection.close()
-        return True
+        return ""
 
     async def keep_announced(
         self,
