@@ -36,7 +36,9 @@ INTERNAL: Final = "_serf_"  # queries of Serf itself begin so
 PING: Final = "_serf_ping"  # answered by its acknowledgement alone
 TIMEOUT_S_MAX: Final = 3600.0  # of a query; one that came with a longer one is open for so long
 KEY_ASKS_MAX: Final = 3  # how often a member is asked to change its keys, where real Serf asks once
-NAMED_MAX: Final = 8  # members that one query names, so that it fits into a packet; of more, all are asked
+# Members that one query names, and their names' bytes, so that it fits into a packet; of more, all are asked.
+NAMED_MAX: Final = 8
+NAMED_BYTES_MAX: Final = 512
 RELAY_PROTOCOL_MIN: Final = 5  # of memberlist, that a member must speak to pass an answer on
 RELAY_FACTOR_MAX: Final = 16  # one packet must not cost hundreds: a query that came with more gets so many
 # Queries answered per second, acknowledgements included. A forged source address would have this node send packets to
@@ -93,7 +95,10 @@ class Asking:
             home.reply(event.request, error)
 
     def change_keys(self, event: ChangeKeys) -> None:
-        self._ask_for_keys(event, {}, missing=(), asks_left=KEY_ASKS_MAX)
+        try:
+            self._ask_for_keys(event, {}, missing=(), asks_left=KEY_ASKS_MAX)
+        except ValueError as error:  # no key is so long
+            self._home.reply(event.request, error)
 
     def _ask_for_keys(
         self, event: ChangeKeys, responses: dict[str, bytes], *, missing: tuple[str, ...], asks_left: int
@@ -111,7 +116,8 @@ class Asking:
                 home.reply(event.request, keys.tally(responses, members=len(members)))
 
         key = b"" if event.action is KeyAction.LIST else event.key
-        named = missing if len(missing) <= NAMED_MAX else ()
+        can_be_named = len(missing) <= NAMED_MAX and len("".join(missing).encode()) <= NAMED_BYTES_MAX
+        named = missing if can_be_named else ()
         self._ask(keys.QUERIES[event.action], encode(KeyRequest(key)), end, nodes=named)
 
     def resolve_conflict(self, other: Address) -> None:
@@ -146,7 +152,7 @@ class Asking:
     ) -> None:
         """ValueError, and nothing is asked, if it is too large."""
         home = self._home
-        alive = home.swim.alive_count
+        alive = max(1, home.swim.alive_count)  # this node, too, while it says goodbye
         if timeout_s is None:
             timeout_s = queries.timeout_s(home.config, alive)
         if not 0 < timeout_s <= TIMEOUT_S_MAX:

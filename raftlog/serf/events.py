@@ -182,7 +182,7 @@ class KeyAction(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ChangeKeys:
-    """Ask all members by a query. Reply: a KeysResult."""
+    """Ask all members by a query. Reply: a KeysResult, or a ValueError if the key is too large for one."""
 
     request: int
     action: KeyAction

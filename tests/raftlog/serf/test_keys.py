@@ -9,11 +9,13 @@ import pytest
 from raftlog.serf import keys
 from raftlog.serf.codec.keyring import KEYS_MAX, Keyring
 from raftlog.serf.codec.serf import decode, encode
+from raftlog.serf.config import FAST
 from raftlog.serf.events import (
     ChangeKeys,
     KeyAction,
     KeysChanged,
     KeysResult,
+    Leave,
     MemberFailed,
     SendUserEvent,
     UserEventCame,
@@ -181,6 +183,47 @@ def test_a_member_that_never_answers_is_missing_in_the_result() -> None:
     result = change(post, nodes[0], KeyAction.LIST)
 
     assert result.answers == 2
+
+
+def test_a_key_that_no_query_could_carry_is_refused() -> None:
+    post = Post(keys=(OLD,))
+    (n1,) = post.cluster("n1")
+
+    outcome = post.outcome(n1, ChangeKeys(post.number(), KeyAction.INSTALL, bytes(1000)))
+
+    assert isinstance(outcome, ValueError)
+    assert "1024 bytes at most" in str(outcome)
+
+
+def test_missing_members_whose_names_do_not_fit_into_a_query_are_asked_again_with_all() -> None:
+    """128 bytes each: the engine ended of eight of them that had not answered."""
+    post = Post(keys=(OLD,))
+    names = [f"n{number}".ljust(FAST.name_bytes_max, "x") for number in range(9)]
+    nodes = post.cluster(*names)
+    post.cut_off(nodes[0])
+
+    request = post.ask(nodes[0], ChangeKeys(post.number(), KeyAction.INSTALL, NEW))
+    post.run(0.7)  # longer than one query
+    assert request not in post.outcomes
+    post.cut.clear()
+    post.until(lambda: request in post.outcomes)
+
+    assert (post.outcomes[request].answers, post.outcomes[request].errors) == (9, {})
+    assert all(node.node.keyring.keys == (OLD, NEW) for node in nodes)
+
+
+def test_a_node_that_is_saying_goodbye_can_still_be_asked_for_its_keys() -> None:
+    """Nobody is alive for it any more, itself included."""
+    post = Post(keys=(OLD,))
+    (n1,) = post.cluster("n1")
+    leaving = post.ask(n1, Leave(post.number()))
+    assert n1.node.swim.alive_count == 0
+    assert not n1.node.has_left
+
+    listing = post.ask(n1, ChangeKeys(post.number(), KeyAction.LIST))
+    post.until(lambda: leaving in post.outcomes)
+
+    assert post.outcomes[listing].keys == {text(OLD): 1}
 
 
 def test_who_has_another_key_does_not_join() -> None:
