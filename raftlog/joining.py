@@ -192,7 +192,7 @@ class Joining:
     async def leave(self, commit_log: DistributedLog) -> None:
         """Have the leader remove this server; what refuses it is tried again for LEAVE_S_MAX, for a new leader has to hear
         of the others first. What cannot be done is said in the log."""
-        reason = ""
+        reason = "nobody answered"
         try:
             async with asyncio.timeout(LEAVE_S_MAX):
                 while reason := await self._why_not_left(commit_log):
