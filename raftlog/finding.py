@@ -22,12 +22,13 @@ from raftlog.discovery.membership import (
 )
 from raftlog.discovery.source import Source
 from raftlog.discovery.static import StaticMembers
-from raftlog.errors import NotSupported
+from raftlog.errors import NotSupported, RaftlogError
 from raftlog.net.addresses import (
     is_loopback,
     split_address,
 )
 from raftlog.net.gossip.runner import GossipEnded
+from raftlog.net.handshake import Welcome
 from raftlog.runtime.logging import get_logger
 from raftlog.serf.config import PROFILES, SerfConfig
 from raftlog.serf.events import KeyAction, KeysResult
@@ -37,6 +38,15 @@ log = get_logger(__name__)
 KEYS_FILE: Final = "gossip-keys.json"  # in the data directory: the keys as they were changed last
 
 RECLAIM_S: Final = 5.0  # after its death a server's name may be taken by another address
+
+ASKED_MAX: Final = 64  # servers, of which cluster they are; with more, nobody can be sure that there is none
+ASK_S_MAX: Final = (
+    2.0  # one that does not answer so long is taken for one that is not there, or does not yet know
+)
+
+Identify = Callable[
+    [str], Awaitable[Welcome]
+]  # who is at an address, as proved by the handshake; RaftlogError
 
 JOINING: Final = "joining"  # roles, as a tag
 MEMBER: Final = "member"
@@ -102,15 +112,23 @@ def _profile(config: ServerConfig) -> SerfConfig:
     return replace(profile, swim=replace(profile.swim, dead_reclaim_s=RECLAIM_S))
 
 
-async def find_cluster(source: Source, cluster_at: Callable[[str], Awaitable[str]], *, own_name: str) -> str:
-    """Id of a cluster that others are of, as far as `source` knows now; "" if there is none.
-
-    `cluster_at` asks the server at an address for the cluster that it is a member of, "" for none.
-    """
+async def find_cluster(source: Source, identify: Identify, *, own_name: str) -> tuple[str, bool]:
+    """(id of a cluster that others are of, as far as `source` knows now, "" if there is none; whether all others said so)."""
     others = [each for each in source.members() if each.name != own_name and each.status == "alive"]
-    told = [each.cluster_id for each in others if each.cluster_id]
-    asked = await asyncio.gather(*(cluster_at(each.address) for each in others if each.address))
-    return next((found for found in (*asked, *told) if found), "")
+    addresses = [each.address for each in others if each.address]
+
+    async def cluster_at(address: str) -> str | None:
+        try:
+            async with asyncio.timeout(ASK_S_MAX):
+                welcome = await identify(address)
+        except (RaftlogError, TimeoutError):
+            return None
+        return "" if welcome.node == own_name else welcome.cluster_id
+
+    asked = await asyncio.gather(*map(cluster_at, addresses[:ASKED_MAX]))
+    told = [each.cluster_id for each in others]
+    found = next((each for each in (*asked, *told) if each), "")
+    return found, None not in asked and len(addresses) <= ASKED_MAX
 
 
 class GossipKeys:

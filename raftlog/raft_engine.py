@@ -180,7 +180,8 @@ class RaftEngine:
     async def _may_begin(self) -> bool:
         """Whether nobody is of a cluster that this server could be of; False as well once a cluster has called it."""
         assert self._source is not None, "without one it does not look first"
-        looking = asyncio.create_task(self._joining().look_first(self._source))
+        assert self._links is not None, "start comes first"
+        looking = asyncio.create_task(self._joining().look_first(self._source, self._links.identify))
         called = asyncio.create_task(self._was_called.wait())
         await asyncio.wait((looking, called), return_when=asyncio.FIRST_COMPLETED)
         for task in (looking, called):
