@@ -33,7 +33,10 @@ class Strangers(Servers):
             "start-join-addrs": [f"127.0.0.1:{self._gossip_port(knows)}"], "gossip-key-file": str(self._key_file()),
         }  # fmt: skip
         changed = {key.replace("_", "-"): value for key, value in settings.items()}
-        write_settings(self.folder / name, self.certs, {**own, **self.access(), **QUICK, **changed})
+        self.settled(name, {**own, **QUICK, **changed})
+
+    def settled(self, name: str, settings: Mapping[str, object]) -> None:
+        write_settings(self.folder / name, self.certs, {**settings, **self.access()})
         self.servers[name] = self._server(name)
 
     def _key_file(self) -> Path:
@@ -57,13 +60,19 @@ def strangers(folder: Path, count: int, **settings: object) -> Iterator[Stranger
     names = [f"n{number}" for number in range(1, count + 1)]
     for place, name in enumerate(names):
         servers.found(name, knows=names[place - 1], bootstrap=name == "n1", **settings)
+    with running(servers):
+        servers.wait_for_voters(*names)
+        yield servers
+
+
+@contextmanager
+def running(servers: Strangers) -> Iterator[None]:
     with ExitStack() as stack:
         ports = [int(address.rpartition(":")[2]) for address in servers.addresses.values()]
         stack.enter_context(ReservedPorts(ports))
         stack.callback(servers.kill_all)
         servers.start()
-        servers.wait_for_voters(*names)
-        yield servers
+        yield
 
 
 def leave(servers: Strangers, name: str) -> None:
@@ -131,6 +140,22 @@ def test_a_server_that_bootstraps_with_an_empty_directory_joins_the_cluster_that
 
         servers.wait_for_voters("n1", "n2", "n3")
         assert len({view.cluster_id for view in servers.views().values()}) == 1
+
+
+def test_servers_that_dns_names_become_a_cluster(folder: Path) -> None:
+    """Addresses stand for a name that has them: DNS is asked for neither."""
+    servers = Strangers(folder)
+    servers.make_certificates()
+    ports = dict(zip(("n1", "n2", "n3"), free_ports(3), strict=True))
+    names = [f"127.0.0.1:{port}" for port in ports.values()]
+    for name, port in ports.items():
+        own = {
+            "node-name": name, "rpc-port": port, "bootstrap": name == "n1", "discovery": "dns",
+            "discovery-dns-names": names,
+        }  # fmt: skip
+        servers.settled(name, {**own, **SETTINGS})
+    with running(servers):
+        servers.wait_for_voters("n1", "n2", "n3")
 
 
 def test_a_server_that_is_to_leave_on_terminate_is_removed_and_comes_back(folder: Path) -> None:
