@@ -29,6 +29,7 @@ from raftlog.serf.codec.keyring import Keyring
 from raftlog.serf.codec.packets import Codec
 from raftlog.serf.codec.serf import decode_tags
 from raftlog.serf.messages import ErrorReply, NodeState, PushPull, State, SwimMessage
+from raftlog.serf.swim.shown import shown
 
 ASK_S_MAX: Final = 3.0  # for the whole of the exchange, the look-up of the member's name included
 CHUNK_BYTES: Final = 64 * 1024
@@ -90,7 +91,7 @@ def _candidates(answer: SwimMessage) -> list[Candidate]:
             found = [_candidate(node) for node in answer.nodes if node.state in (State.ALIVE, State.SUSPECT)]
             return sorted((one for one in found if one is not None), key=lambda one: one.name)
         case ErrorReply():
-            raise LookupFailed(f"it answers: {answer.error}")
+            raise LookupFailed(f"it answers: {shown(answer.error)}")
         case _:
             raise LookupFailed(f"it answers with {type(answer).__name__}, not with its members")
 

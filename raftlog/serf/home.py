@@ -16,6 +16,7 @@ from raftlog.serf.lamport import LamportClock
 from raftlog.serf.members import Heard, MemberTable
 from raftlog.serf.messages import Address, JoinIntent, LeaveIntent, SerfMessage
 from raftlog.serf.swim.node import Swim
+from raftlog.serf.swim.shown import shown
 
 NOTES_MAX = 16  # in one step; what a flood of packets has to say beyond it is not worth hearing
 
@@ -75,10 +76,10 @@ class Home:
         self._effects.append(Reply(request, outcome))
 
     def note(self, event: str, **fields: Any) -> None:
-        """Text of others is shown so that it cannot pass for lines of ours."""
+        """For a person; so many in one step, the rest is left out."""
         self._notes += 1
         if self._notes <= NOTES_MAX:
-            self._effects.append(Note(event, {name: _shown(value) for name, value in fields.items()}))
+            self._effects.append(Note(event, {name: shown(value) for name, value in fields.items()}))
 
     # ── to other nodes ──
 
@@ -108,7 +109,3 @@ class Home:
         intent = JoinIntent(self.clock.time, self.name)
         self.hear(intent)
         self.broadcast(Kind.INTENT, intent)
-
-
-def _shown(value: Any) -> Any:
-    return ascii(value) if isinstance(value, str) and not value.isprintable() else value

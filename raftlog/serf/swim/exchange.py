@@ -28,6 +28,7 @@ from raftlog.serf.swim.above import Above
 from raftlog.serf.swim.claims import Claims
 from raftlog.serf.swim.members import Members, SwimMember
 from raftlog.serf.swim.post import Post
+from raftlog.serf.swim.shown import shown
 
 SCALED_ABOVE: Final = 32  # members: with so many the interval is the configured one
 JOINS_MAX: Final = 64  # under way at once; more fail at once
@@ -115,7 +116,7 @@ class Exchange:
                 if is_join and not outcome:
                     self._begin_early(now)
             case ErrorReply():
-                outcome = f"{question.to} answers: {answer.error}"
+                outcome = f"{question.to} answers: {shown(answer.error)}"
             case _:
                 outcome = f"{question.to} answers with {type(answer).__name__}, not with its state"
         self._tell(question, outcome)

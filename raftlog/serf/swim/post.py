@@ -15,6 +15,7 @@ from raftlog.serf.messages import Address, UserMessage
 from raftlog.serf.swim.above import Above
 from raftlog.serf.swim.members import Members, SwimMember
 from raftlog.serf.swim.rumours import Rumours
+from raftlog.serf.swim.shown import shown
 
 USER_BYTES: Final = 1  # that a user message costs beside its own: its type
 CRC_PROTOCOL: Final = 5  # whoever speaks it understands packets with a checksum
@@ -66,7 +67,7 @@ class Post:
         )
 
     def note(self, event: str, **fields: object) -> None:
-        self._effects.append(Note(event, fields))
+        self._effects.append(Note(event, {name: shown(value) for name, value in fields.items()}))
 
     def refuse(self, why: str, now: float, *, sender: str, detail: str = "") -> None:
         """Count it, and note it if none was noted lately."""

@@ -164,6 +164,15 @@ def test_join_answered_with_nonsense_tells_why_not() -> None:
     assert one.node.refused == {"bad stream": 1}
 
 
+def test_reason_of_another_cannot_pass_for_lines_of_ours() -> None:
+    one, outcomes = One(), list[str]()
+    one.node.join(at("a"), outcomes.append, 0.0)
+
+    one.answer(ErrorReply("no\nroom"), request=1)
+
+    assert outcomes == [rf"{at('a')} answers: 'no\nroom'"]
+
+
 def test_joins_at_once_are_limited() -> None:
     one, outcomes = One(), list[str]()
 

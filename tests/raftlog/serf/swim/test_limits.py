@@ -93,6 +93,16 @@ def test_refusals_are_all_counted_and_seldom_noted() -> None:
     assert notes[0].fields["sender"] == ELSEWHERE
 
 
+def test_names_of_others_cannot_pass_for_lines_of_a_log() -> None:
+    one = One()
+    one.node.drain()
+
+    one.hear(Ping(1, "other\nerror: all is lost"))
+
+    (note,) = [effect for effect in one.node.drain() if isinstance(effect, Note)]
+    assert note.fields["detail"] == r"'other\nerror: all is lost'"
+
+
 def test_packets_are_filled_up_to_their_limit_and_no_further() -> None:
     """Without compression, checksum and key: what is kept free for them is left over."""
     one = One()
