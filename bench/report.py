@@ -111,6 +111,17 @@ def chaos_table(measured: dict[str, Any]) -> Iterator[str]:
     )
 
 
+def _gossip_loss(measured: dict[str, Any]) -> Iterator[str]:
+    yield "| watched | packets lost | streams lost | held for failed | for so long at most | killed, seen by all |"
+    yield "|---:|---:|---:|---:|---:|---|"
+    seen = ", ".join(f"{name} after {seconds:.1f} s" for name, seconds in measured["detected_s"].items())
+    lost = measured["lost"]
+    yield (
+        f"| {measured['watched_s']:.0f} s | {lost['packets']:,} | {lost['streams']:,} | {measured['false_failures']} | "
+        f"{measured['longest_false_s']:.1f} s | {seen} |"
+    )
+
+
 def _simulated(measured: dict[str, Any]) -> Iterator[str]:
     yield "| protocol | nodes | seeds | steps | events | events/s | failed | found first, in so many seeds |"
     yield "|---|---:|---:|---:|---:|---:|---:|---|"
@@ -189,6 +200,6 @@ def _deaths(measured: dict[str, Any], *, at_most: float) -> int:
 
 _TABLES: Final[dict[str, Callable[[dict[str, Any]], Iterator[str]]]] = {
     "chaos": chaos_table, "cluster": _cluster, "compare": compare_table, "gossip": gossip_table,
-    "mutants": _mutants, "pysyncobj": _simulated, "serf_mutants": _simulated_mutants,
+    "gossip_loss": _gossip_loss, "mutants": _mutants, "pysyncobj": _simulated, "serf_mutants": _simulated_mutants,
     "simulation": _simulated,
 }  # fmt: skip
