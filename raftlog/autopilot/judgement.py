@@ -3,7 +3,8 @@
 The rules, in the order in which their actions are taken; one change at a time, after which all is judged anew:
 
 1. A member that has moved is reached again before anything is said of its health.
-2. Who said that it leaves goes soon, so that nobody waits for its vote; only while the others can do without it.
+2. Who said that it leaves, and is silent, goes soon, so that nobody waits for its vote; only while the others can do
+   without it.
 3. A learner that has been healthy for long enough votes, as far as voters_max lets it.
 4. A replaced disk comes back as a learner, and 5. a newcomer becomes one.
 6. Last, who is silent for very long goes, so that 3 has had its chance to make up for it. Silence is by Raft, never by
@@ -181,7 +182,9 @@ class _Judge:
             else:
                 assert member.trailing_entries is not None, "it is healthy"
                 ready.append((member.trailing_entries, remembered.since, member.name))
-        room = len(ready) if settings.voters_max is None else max(0, settings.voters_max - len(self.voters))
+        # Who is to be replaced has no place, else it would wait for its replacement, which would wait for its place.
+        wanted = [member for member in self.facts.members if member.is_voter and not self.why_failed(member)]
+        room = len(ready) if settings.voters_max is None else max(0, settings.voters_max - len(wanted))
         # The most up to date first, then who has been healthy for longest.
         for place, (trailing, since, name) in enumerate(sorted(ready)):
             if place < room:
@@ -204,11 +207,11 @@ class _Judge:
         if member.is_leader:
             if has_left:
                 self.hold(f"remove {name}", "it leads; `raftlog leave` hands over first")
+        elif has_left and self.is_in_contact(member):  # else who has the secret of gossip could say so of all
+            self.reasons[name] = "it said that it leaves, but Raft hears it; removed once it is silent"
         elif hint is not None and has_left and not self.is_settled(member, hint):
             self.reasons[name] = f"it said that it leaves; removed after {self.settings.left_s:g} s"
-        elif has_left and self.facts.is_authenticated:
-            self.remove_left(member, "it said so itself")
-        elif has_left and not member.is_voter and not self.is_in_contact(member):
+        elif has_left and (self.facts.is_authenticated or not member.is_voter):
             self.remove_left(member, "it said so, and is silent")
         else:
             if has_left:
@@ -235,20 +238,16 @@ class _Judge:
         settings, name = self.settings, member.name
         if self.is_in_contact(member):
             return
-        # One that this leader has never heard is silent since this leader knows it.
-        silent_s = member.last_contact_s
-        if silent_s is None:
-            silent_s = self.now - self.memory[name].first_seen
-        limit_s = settings.remove_failed_after_s
-        if not member.is_voter and member.last_contact_s is None:
-            limit_s = min(limit_s, settings.unheard_learner_s)
-        if silent_s < limit_s:
-            if limit_s < math.inf:
+        why = self.why_failed(member)
+        if not why:
+            silent_s, limit_s = self.silence(member)
+            if hint is not None and silent_s >= limit_s:
+                self.hold(
+                    f"remove {name}",
+                    f"silent for {silent_s:.0f} s, but the source of members says that it is alive",
+                )
+            elif limit_s < math.inf:
                 self.reasons[name] += f"; removed after {limit_s:g} s of silence"
-            return
-        why = f"silent for {silent_s:.0f} s"
-        if hint is not None and hint.status == "alive":
-            self.hold(f"remove {name}", f"{why}, but the source of members says that it is alive")
             return
         if member.is_voter and len(self.voters) - 1 < settings.voters_min:
             self.hold(
@@ -261,6 +260,25 @@ class _Judge:
             self.hold(f"remove {name}", f"{why}, but {lack}")
         else:
             self.act(RemoveFailed(name, why))
+
+    def why_failed(self, member: MemberFacts) -> str:
+        """Why it is taken for one that does not come back; "" if it is not."""
+        if member.is_leader or self.is_in_contact(member):
+            return ""
+        silent_s, limit_s = self.silence(member)
+        hint = self.hints.get(member.name)
+        if silent_s < limit_s or (hint is not None and hint.status == "alive"):
+            return ""
+        return f"silent for {silent_s:.0f} s"
+
+    def silence(self, member: MemberFacts) -> tuple[float, float]:
+        """(for how many seconds nothing was heard of it, after how many it has failed)."""
+        silent_s, limit_s = member.last_contact_s, self.settings.remove_failed_after_s
+        if silent_s is None:  # one that this leader has never heard is silent since this leader knows it
+            silent_s = self.now - self.memory[member.name].first_seen
+            if not member.is_voter:
+                limit_s = min(limit_s, self.settings.unheard_learner_s)
+        return silent_s, limit_s
 
     def lack_without(self, member: MemberFacts) -> str:
         """Why the voters cannot do without this one; "" if they can."""

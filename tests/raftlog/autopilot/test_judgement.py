@@ -152,6 +152,16 @@ def test_learners_beyond_the_wanted_voters_stay_learners_and_say_so() -> None:
     assert reason(found, "n4") == "stays a learner: 3 voters are wanted, and as many are there"
 
 
+def test_a_voter_that_has_failed_for_good_is_replaced_by_a_learner_before_it_goes() -> None:
+    gone = (candidate("n3", status="failed"),)
+    three = (leader(), member("n2"), dead("n3"), learner("n4"), learner("n5"))
+    four = (leader(), member("n2"), dead("n3"), member("n4"), learner("n5"))
+
+    assert kinds(judged(facts(*three, candidates=gone), voters_max=3)) == [(Promote, "n4")]
+    assert kinds(judged(facts(*four, candidates=gone), voters_max=3)) == [(RemoveFailed, "n3")]
+    assert kinds(judged(facts(leader(), member("n2"), dead("n3", 5.0), learner("n4")), voters_max=3)) == []
+
+
 def test_the_most_up_to_date_learner_takes_the_free_place_then_the_longest_healthy() -> None:
     learners = [learner("n3", trailing_entries=5), learner("n4"), learner("n5")]
     found = facts(leader(), member("n2"), *learners)
@@ -171,10 +181,15 @@ def test_what_was_tried_in_vain_waits() -> None:
 # ── who goes ──
 
 
-def test_a_voter_that_says_it_has_left_goes() -> None:
+def test_a_voter_that_says_it_has_left_goes_once_it_is_silent() -> None:
     gone = (candidate("n3", status="left"),)
+    silent = (leader(), member("n2"), dead("n3", 5.0))
 
-    assert kinds(judged(facts(*THREE, candidates=gone, is_authenticated=True))) == [(RemoveLeft, "n3")]
+    heard = judged(facts(*THREE, candidates=gone, is_authenticated=True))
+
+    assert kinds(judged(facts(*silent, candidates=gone, is_authenticated=True))) == [(RemoveLeft, "n3")]
+    assert kinds(heard) == []
+    assert reason(heard, "n3") == "it said that it leaves, but Raft hears it; removed once it is silent"
 
 
 @pytest.mark.parametrize(("left_for", "member_for"), [(4.9, LONG), (LONG, 4.9)])
@@ -182,7 +197,7 @@ def test_who_is_let_in_again_after_it_left_has_time_to_say_that_it_is_back(
     left_for: float, member_for: float
 ) -> None:
     gone = (candidate("n3", status="left", since=NOW - left_for),)
-    found = facts(*THREE, candidates=gone, is_authenticated=True)
+    found = facts(leader(), member("n2"), dead("n3", 5.0), candidates=gone, is_authenticated=True)
     memory = {**remembers(*THREE), N3: Remembered(True, NOW - member_for, NOW - member_for)}
 
     judgement = judge(found, AutopilotSettings(), memory, NOW, members_max=64)
@@ -195,7 +210,7 @@ def test_where_anybody_may_have_said_so_a_voter_that_left_counts_as_failed() -> 
     gone = (candidate("n3", status="left"),)
 
     silent = (leader(), member("n2"), dead("n3", 5.0))
-    found = judged(facts(*THREE, candidates=gone))
+    found = judged(facts(*silent, candidates=gone))
     later = judged(facts(*silent, candidates=gone), voters_min=2, remove_failed_after_s=4.0)
 
     assert kinds(found) == [] and "gossip is not encrypted" in held(found)
@@ -225,7 +240,7 @@ def test_who_left_is_a_member_again_for_as_long_as_it_needs_to_say_so(
     left_for_s: float, member_for_s: float, goes: bool
 ) -> None:
     gone = candidate("n3", status="left", since=NOW - left_for_s)
-    found = facts(*THREE, candidates=(gone,), is_authenticated=True)
+    found = facts(leader(), member("n2"), dead("n3", 5.0), candidates=(gone,), is_authenticated=True)
     memory = {**remembers(*found.members), N3: Remembered(True, NOW - member_for_s, NOW - member_for_s)}
 
     assert kinds(judged(found, memory)) == ([(RemoveLeft, "n3")] if goes else [])
@@ -240,7 +255,7 @@ def test_the_leader_is_never_removed() -> None:
 
 
 def test_one_that_left_stays_while_the_others_cannot_do_without_it() -> None:
-    members = (leader(), dead("n2", 5.0), member("n3"))
+    members = (leader(), dead("n2", 5.0), dead("n3", 5.0))
 
     found = judged(facts(*members, candidates=(candidate("n3", status="left"),), is_authenticated=True))
 
@@ -401,8 +416,8 @@ def test_members_that_are_as_the_source_says_need_nothing() -> None:
 
 def test_actions_come_in_the_order_of_the_rules() -> None:
     members = (
-        leader(), member("n2"), member("n3"), member("n4"), member("n5"), dead("n6", 5.0), dead("n7", 5.0), dead("n8"),
-        learner("n9"),
+        leader(), member("n2"), member("n3"), member("n4"), member("n10"), dead("n5", 5.0), dead("n6", 5.0),
+        dead("n7", 5.0), dead("n8"), learner("n9"),
     )  # fmt: skip
     candidates = (
         candidate("a"), candidate("n5", status="left"), candidate("n6", directory_id="new"), candidate("n7", address="x:1"),

@@ -69,23 +69,31 @@ def test_a_server_with_another_directory_than_was_said_does_not_come(
 def test_members_beyond_the_wanted_voters_learn_until_one_is_needed(
     tmp_path: Path, monkeypatch: Patch
 ) -> None:
-    with Servers(tmp_path, monkeypatch, voters_max=3) as servers:
+    with Servers(tmp_path, monkeypatch, voters_max=3, last_contact_s_max=1.0) as servers:
         servers.grow("n2", "n3")
         servers.source.say(servers.start("n4"))
         servers.until(lambda: "stays a learner" in servers.reason("n4"))
 
         servers.say("n2", status="left")
+        servers.kill("n2")
 
         servers.until(lambda: servers.configuration.voters == ("n1", "n3", "n4"))
 
 
-def test_who_left_goes_and_who_comes_back_comes_back(tmp_path: Path, monkeypatch: Patch) -> None:
-    with Servers(tmp_path, monkeypatch) as servers:
+def test_who_left_goes_once_it_is_silent_and_who_comes_back_comes_back(
+    tmp_path: Path, monkeypatch: Patch
+) -> None:
+    with Servers(tmp_path, monkeypatch, last_contact_s_max=1.0) as servers:
         servers.grow("n2", "n3")
         servers.say("n3", status="left")
+        servers.until(lambda: "but Raft hears it" in servers.reason("n3"))
+        servers.until(servers.looks_since())
+        assert "n3" in servers.configuration.voters
+        servers.kill("n3")
         servers.until(lambda: servers.configuration.members == ("n1", "n2"))
 
-        servers.say("n3", status="alive", since=time.monotonic() + 1.0)  # surely after its removal was seen
+        # Surely after its removal was seen.
+        servers.source.say(replace(servers.start("n3"), since=time.monotonic() + 1.0))
 
         servers.until(lambda: servers.configuration.voters == ("n1", "n2", "n3"))
 
