@@ -22,6 +22,7 @@ from raftlog.net.gossip.runner import GossipConfig, GossipEnded, GossipNode
 from raftlog.net.gossip.transport import Filter
 from raftlog.net.quiet_log import QuietLog
 from raftlog.serf.codec.keyring import Keyring
+from raftlog.serf.codec.serf import encode_tags
 from raftlog.serf.config import LAN, SerfConfig
 from raftlog.serf.events import (
     KeyAction,
@@ -55,6 +56,8 @@ DIRECTORY_TAG: Final = "node_id"
 CLUSTER_TAG: Final = "cluster"
 ROLE_TAG: Final = "role"
 VERSION_TAG: Final = "version"
+
+ABOUT_MEMBERS: Final = (MemberJoined, MemberUpdated, MemberLeft, MemberFailed, MemberReaped, NameTaken)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +152,9 @@ class Membership:
     async def set_tags(self, **tags: str) -> None:
         """ValueError if they are too large together with those it has; nothing changed then."""
         wanted = {**self._tags, **tags}
-        await self._node.set_tags(wanted)
+        encode_tags(wanted)
+        with suppress(GossipEnded):  # the next node has them from its start
+            await self._node.set_tags(wanted)
         self._tags = wanted
 
     async def leave(self) -> None:
@@ -305,7 +310,20 @@ class Membership:
             for member in self._node.members()
         )
 
-    def _told(self, told: Told) -> None:
+    def _told(self, several: Sequence[Told]) -> None:
+        for told in several:
+            self._hear(told)
+        if any(isinstance(told, ABOUT_MEMBERS) for told in several):
+            self._announcer.announce(self.members())
+        if self._on_told is None:
+            return
+        for told in several:
+            try:
+                self._on_told(told)
+            except Exception:
+                log.exception("what was told of the gossip was not taken event=%s", type(told).__name__)
+
+    def _hear(self, told: Told) -> None:
         match told:
             case MemberJoined(member):
                 self._remember(member)
@@ -328,12 +346,6 @@ class Membership:
                 )
             case _:
                 pass
-        if isinstance(
-            told, MemberJoined | MemberUpdated | MemberLeft | MemberFailed | MemberReaped | NameTaken
-        ):
-            self._announcer.announce(self.members())
-        if self._on_told is not None:
-            self._on_told(told)
 
     def _remember(self, member: Member) -> None:
         if member.name == self._config.node_name:

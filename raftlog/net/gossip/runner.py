@@ -77,7 +77,7 @@ class GossipNode:
         config: GossipConfig,
         transport: GossipTransport,
         address: Address,
-        on_told: Callable[[Told], None],
+        on_told: Callable[[Sequence[Told]], None],
     ) -> None:
         loop = asyncio.get_running_loop()
         self._transport = transport
@@ -102,8 +102,8 @@ class GossipNode:
         self._end = loop.create_task(self._give_up_requests())
 
     @classmethod
-    async def bind(cls, config: GossipConfig, on_told: Callable[[Told], None]) -> GossipNode:
-        """A node that is there, alone, and tells `on_told` in the loop of what happens; deaf until `start`.
+    async def bind(cls, config: GossipConfig, on_told: Callable[[Sequence[Told]], None]) -> GossipNode:
+        """A node that is there, alone, and tells `on_told` in the loop of what happened in each turn; deaf until `start`.
 
         ListenError; ValueError if the name, the tags or the keys cannot be used.
         """
@@ -265,6 +265,7 @@ class GossipNode:
     # ── what it wants done ──────────────────────────────────────────────────────────────────────────
 
     def _perform(self, effects: Sequence[Effect]) -> None:
+        told: list[Told] = []
         for effect in effects:
             match effect:
                 case Send():
@@ -273,12 +274,15 @@ class GossipNode:
                     self._transport.ask(effect)
                 case Reply(number, outcome):
                     self._reply(number, outcome)
-                case Emit(told):
-                    self._tell(told)
+                case Emit(event):
+                    self._hear(event)
+                    told.append(event)
                 case Note():
                     self._note(effect)
                 case _:
                     raise AssertionError(f"an effect that no gossip has: {effect}")
+        if told:
+            self._on_told(told)
 
     def _reply(self, number: int, outcome: Any) -> None:
         future = self._requests.get(number)
@@ -287,17 +291,13 @@ class GossipNode:
         elif not future.done():
             future.set_result(outcome)
 
-    def _tell(self, told: Told) -> None:
+    def _hear(self, told: Told) -> None:
         if isinstance(told, KeysChanged):
             self._keep_keyring()
         elif isinstance(told, NameTaken):  # a goodbye would be said in the other's name
             self._is_name_taken = True
             self._actor.close()
             self._transport.fall_silent()
-        try:
-            self._on_told(told)
-        except Exception:
-            log.exception("what was told of the gossip was not taken event=%s", type(told).__name__)
 
     def _note(self, note: Note) -> None:
         text = "".join(f" {key}=%s" for key in note.fields)

@@ -5,19 +5,28 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from raftlog.discovery import membership
+from raftlog.discovery.announcing import Announcer
+from raftlog.discovery.membership import Membership, MembershipConfig
+from raftlog.discovery.source import Candidate
 from raftlog.errors import ListenError
+from raftlog.net.addresses import split_address
 from raftlog.net.gossip.binding import bind
 from raftlog.net.gossip.runner import REQUESTS_MAX, GossipEnded
 from raftlog.runtime.actor import InboxFull
 from raftlog.serf.codec.keyring import Keyring
-from raftlog.serf.config import META_BYTES_MAX
-from raftlog.serf.events import KeyAction, MemberJoined
+from raftlog.serf.codec.packets import Codec
+from raftlog.serf.codec.serf import encode_tags
+from raftlog.serf.config import FAST, META_BYTES_MAX
+from raftlog.serf.events import KeyAction, MemberJoined, Told, UserEventCame
+from raftlog.serf.messages import Address, NodeState, PushPull, State, Versions
 from raftlog.serf.node import SerfNode
 from tests.raftlog.gossip.agents import until
 from tests.raftlog.gossip.conftest import Run
@@ -93,6 +102,93 @@ def test_tags_that_are_too_large_change_nothing(run: Run) -> None:
             assert (own.address, own.role) == ("h:1", "member")
 
     run(scenario())
+
+
+def test_tags_are_kept_for_the_next_node_while_there_is_none(
+    run_once: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that lost its name for a while, or whose gossip failed, must not end of telling its tags then."""
+    monkeypatch.setattr(membership, "RETRY_S_MIN", 0.05)
+
+    async def scenario() -> None:
+        async with OurNode("n1") as n1:
+            monkeypatch.setattr(SerfNode, "step", fail)
+            with pytest.raises(GossipEnded):
+                await n1.membership.user_event("e", b"")
+            await n1.membership.set_tags(role="member")
+            with pytest.raises(ValueError, match="512 bytes at most"):
+                await n1.membership.set_tags(note="x" * META_BYTES_MAX)
+            monkeypatch.undo()
+
+            def roles() -> list[str]:
+                return [member.role for member in n1.membership.members()]
+
+            await until(lambda: roles() == ["member"], roles)
+
+    def fail(node: SerfNode, event: Any, now: float) -> None:
+        raise RuntimeError("a bug")
+
+    run_once(scenario())
+
+
+def test_many_members_that_come_at_once_are_announced_at_once(
+    run_once: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To look through all of them for each took 8 s for 1,000, in which nothing else was done."""
+    count = 300
+    announced: list[int] = []
+    announce = Announcer.announce
+
+    def counted(announcer: Announcer, candidates: Sequence[Candidate]) -> None:
+        announced.append(len(candidates))
+        announce(announcer, candidates)
+
+    monkeypatch.setattr(Announcer, "announce", counted)
+    meta = encode_tags({"rpc_addr": "10.0.0.1:8400"})
+    nodes = [
+        NodeState(f"m{number}", Address(f"127.0.0.2:{1000 + number}"), meta, 1, State.ALIVE, Versions())
+        for number in range(count)
+    ]
+    state = Codec(Keyring(), nonce=os.urandom).stream(PushPull(tuple(nodes), b"", is_join=True))
+
+    async def scenario() -> None:
+        async with OurNode("n1") as n1:
+            reader, writer = await asyncio.open_connection(*split_address(n1.address))
+            writer.write(state)
+            assert await reader.read(1)
+            await until(lambda: len(n1.calls) == count, lambda: len(n1.calls))
+            writer.close()
+
+    run_once(scenario())
+    assert len([each for each in announced if each > 1]) < 10, announced
+
+
+def test_one_event_that_is_not_taken_ends_nothing(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    heard: list[bytes] = []
+
+    def listen(told: Told) -> None:
+        if isinstance(told, UserEventCame):
+            heard.append(told.payload)
+            if told.payload == b"1":
+                raise RuntimeError("a bug of the listener")
+
+    async def scenario() -> None:
+        config = MembershipConfig(node_name="n1", bind_addr="127.0.0.1:0", profile=FAST)
+        n1 = Membership(None, config, on_told=listen)
+        await n1.start()
+        try:
+            await asyncio.gather(*(n1.user_event("e", payload) for payload in (b"1", b"2")))
+            await n1.user_event("e", b"3")
+        finally:
+            await n1.close()
+
+    with caplog.at_level(logging.ERROR):
+        run(scenario())
+
+    assert heard == [b"1", b"2", b"3"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "what was told of the gossip was not taken event=UserEventCame"
+    ]
 
 
 def test_requests_beyond_the_limit_are_refused_and_those_that_wait_end_with_the_gossip(run: Run) -> None:
