@@ -256,7 +256,7 @@ class MemberTable:
 
     def _make_room(self) -> None:
         if len(self._members) >= self._config.swim.members_max:
-            gone = self.failed + self.left
+            gone = [member for member in self.failed + self.left if member.name != self._name]
             if gone:
                 self._forget(min(gone, key=lambda member: member.gone_at))
 

@@ -211,6 +211,17 @@ def test_of_too_many_intents_the_first_is_forgotten() -> None:
     assert [member.status for member in members.here] == [ALIVE, ALIVE, LEAVING]
 
 
+def test_no_room_is_made_where_this_node_is_that_says_goodbye() -> None:
+    """It is LEFT then, but for as long as it stays others may come."""
+    members = table(swim=replace(FAST.swim, members_max=2))
+    members.joined("n1", THERE, {}, Versions())
+    members.gone("me", said_so=True, now=1.0)
+
+    members.joined("n2", THERE, {}, Versions())
+
+    assert members.get("me") is not None
+
+
 def test_of_too_many_members_the_one_gone_longest_is_forgotten() -> None:
     members = table(swim=replace(FAST.swim, members_max=3))
     for number in range(2):
