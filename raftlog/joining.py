@@ -191,13 +191,15 @@ class Joining:
 
     async def leave(self, commit_log: DistributedLog) -> None:
         """Have the leader remove this server; what refuses it is tried again for LEAVE_S_MAX, for a new leader has to hear
-        of the others first. What cannot be done is said in the log."""
+        of the others first. The last voter cannot leave. What cannot be done is said in the log."""
         reason = "nobody answered"
         try:
             async with asyncio.timeout(LEAVE_S_MAX):
-                while reason := await self._why_not_left(commit_log):
+                while (reason := await self._why_not_left(commit_log)) and not commit_log.replica.is_alone:
                     await asyncio.sleep(LEAVE_AGAIN_S)
         except TimeoutError:
+            pass
+        if reason:
             log.warning("still a member, though it was to leave", node=self._node, reason=reason)
 
     async def _why_not_left(self, commit_log: DistributedLog) -> str:

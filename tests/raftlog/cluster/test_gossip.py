@@ -5,12 +5,15 @@ from __future__ import annotations
 import base64
 import os
 import shutil
+import signal
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
 from raftlog import Client
+from raftlog.joining import LEAVE_S_MAX
 from raftlog.local_cluster import free_ports
 from raftlog.server_process import write_settings
 from raftlog.testing.ports import ReservedPorts
@@ -188,3 +191,20 @@ def test_a_server_that_was_removed_stays_away_until_it_is_joined_again(folder: P
         servers.wait_for_voters("n1", "n2", "n3")
         servers.wait_until(lambda: status_of(servers, removed) == "alive", "nobody sees that it is back")
         servers.require_sound(load)
+
+
+def test_all_servers_that_leave_at_once_end_soon_and_come_back_as_the_same_cluster(folder: Path) -> None:
+    with strangers(folder, 3, leave_on_terminate=True) as servers:
+        [before] = {view.cluster_id for view in servers.views().values()}
+        start = time.monotonic()
+        for process_id in servers.process_ids().values():
+            os.kill(process_id, signal.SIGTERM)
+        servers.wait_until(lambda: not servers.process_ids(), "they do not end")
+        seconds = time.monotonic() - start
+
+        for name in servers.servers:
+            servers.restart(name)
+        servers.wait_for_voters("n1", "n2", "n3")
+
+        assert {view.cluster_id for view in servers.views().values()} == {before}
+        assert seconds < LEAVE_S_MAX, "the last voter tried in vain to leave"
