@@ -220,7 +220,8 @@ class Agent:
         else:
             self.health.set_serving(False, "waiting to be joined to a cluster", is_planned=True)
             self._note_started()
-            parts.push_async_callback(_cancel, asyncio.create_task(self._join(listener)))
+            self._joining = asyncio.create_task(self._join(listener))
+            parts.push_async_callback(_cancel, self._joining)
 
     async def _start_side_doors(self) -> None:
         config, parts = self._config, self._parts
@@ -332,6 +333,8 @@ class Agent:
         """Leave the cluster for good; `stop` comes next. What cannot be done is said in the log."""
         self._is_leaving = True
         self.health.set_serving(False, "leaving the cluster", is_planned=True)
+        if self._joining is not None and self._log is None:
+            await _cancel(self._joining)  # it might begin a cluster, or become a member, meanwhile
         await self._engine.leave()
 
     async def stop(self) -> None:

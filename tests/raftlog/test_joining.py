@@ -5,10 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from raftlog import joining
+from raftlog.agent import Agent
+from raftlog.config import ServerConfig
+from raftlog.discovery.membership import Membership
 from raftlog.discovery.source import Candidate
 from raftlog.engine import NodeId
 from raftlog.joining import Joining
@@ -82,3 +87,30 @@ def test_so_many_that_not_all_are_asked_are_waited_for() -> None:
     addresses = [f"10.0.0.{number}:8400" for number in range(100)]
 
     assert seconds_of(found(*addresses), dict.fromkeys(addresses, ("n2", "")), begins=True) >= 0.5
+
+
+def test_who_is_told_to_leave_begins_no_cluster_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = asyncio.Event()
+
+    async def goodbye(_: Membership) -> None:
+        await asyncio.wait((asyncio.create_task(looked.wait()),), timeout=2.0)  # longer than it looks
+
+    async def bootstrap(*_: object) -> None:
+        looked.set()
+
+    monkeypatch.setattr(Membership, "leave", goodbye)
+    monkeypatch.setattr(Joining, "bootstrap", bootstrap)
+    settings: dict[str, Any] = {
+        "node_name": "n1", "data_dir": str(tmp_path), "insecure": True, "bind_addr": "127.0.0.1:0", "rpc_port": 0,
+        "health_port": None, "admin_port": None, "bootstrap": True, "start_join_addrs": ("127.0.0.1:1",),
+    }  # fmt: skip
+
+    async def scenario() -> None:
+        async with Agent(ServerConfig(**settings)) as agent:
+            await agent.leave()
+
+    asyncio.run(scenario())
+
+    assert not looked.is_set()
