@@ -4,17 +4,30 @@ from __future__ import annotations
 
 from dataclasses import replace
 from random import Random
+from typing import Any
 
 import pytest
 
-from raftlog.engine import Asked, Receive
+from raftlog.engine import Ask, Asked, Receive
 from raftlog.serf.asking import ANSWERS_PER_SECOND_MAX, RELAY_FACTOR_MAX
 from raftlog.serf.codec.keyring import Keyring
 from raftlog.serf.codec.packets import Codec
 from raftlog.serf.codec.serf import decode, encode
 from raftlog.serf.codec.swim import encode as encode_swim
 from raftlog.serf.config import FAST
-from raftlog.serf.events import Leave, MemberFailed, MemberLeft, QueryCame, Respond, Status, UserEventCame
+from raftlog.serf.events import (
+    ChangeKeys,
+    KeyAction,
+    Leave,
+    MemberFailed,
+    MemberLeft,
+    QueryCame,
+    Respond,
+    SendUserEvent,
+    SetTags,
+    Status,
+    UserEventCame,
+)
 from raftlog.serf.home import NOTES_MAX
 from raftlog.serf.lamport import TIME_MAX
 from raftlog.serf.messages import (
@@ -360,6 +373,58 @@ def test_old_packets_sent_again_change_nothing() -> None:
 
     assert post.statuses(n1) == dict.fromkeys(("n1", "n2", "n3"), Status.ALIVE)
     assert n1.told[told:] == []
+
+
+class Wiretap(Post):
+    """Keeps questions that were asked by streams, too."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.recorded = []
+        self.questions: list[tuple[Address, bytes]] = []
+
+    def _ask(self, asker: Running, sender: Address, ask: Ask[bytes]) -> None:
+        self.questions.append((ask.to, ask.message))
+        super()._ask(asker, sender, ask)
+
+
+def test_whoever_has_no_key_changes_nothing_by_sending_again_what_it_heard() -> None:
+    """Packets and streams of a history in which members joined, changed, left, failed and came back."""
+    key, new_key = bytes(16), bytes(range(16))
+    post = Wiretap(keys=(key,))
+    n1, n2, n3 = post.cluster("n1", "n2", "n3", tags={"role": "joining"})
+    for action in (KeyAction.INSTALL, KeyAction.USE):
+        post.outcome(n1, ChangeKeys(post.number(), action, new_key))
+    post.outcome(n2, SendUserEvent(post.number(), "deploy", b""))
+    post.outcome(n3, Leave(post.number()))
+    kept = n1.node.keyring.keys
+    n3 = post.start("n3", {"role": "member"}, address=post.address(n3), keys=kept)
+    post.join(n3, n1)
+    post.crash(n2)
+    post.until(lambda: post.statuses(n1)["n2"] is Status.FAILED)
+    n2 = post.start("n2", {"role": "member"}, address=post.address(n2), keys=kept)
+    post.join(n2, n1)
+    post.outcome(n1, SetTags(post.number(), {"role": "member"}))
+    everyone = dict.fromkeys(("n1", "n2", "n3"), Status.ALIVE)
+    post.until(lambda: all(post.statuses(node) == everyone for node in (n1, n2, n3)))
+    post.run(10.0)
+    assert post.recorded is not None
+    heard = [Receive(STRANGER, event.message) for to, event in post.recorded if to == post.address(n1)]
+    asked = [message for to, message in post.questions if to == post.address(n1)]
+    members, told = n1.node.members(), len(n1.told)
+    assert {member.tags["role"] for member in members} == {"member"}
+    assert len(asked) > 5
+
+    for message in asked:
+        post.ask(n1, Asked(post.number(), STRANGER, message))
+    for event in heard:
+        post.ask(n1, event)
+    post.run(20.0)
+
+    assert n1.node.members() == members
+    assert n1.node.keyring.keys == kept
+    assert n1.told[told:] == []
+    assert all(post.statuses(node) == everyone for node in (n1, n2, n3))
 
 
 def test_random_and_mutated_packets_never_end_a_node() -> None:
