@@ -61,9 +61,8 @@ class GroupCommit(Generic[Request, Outcome]):
             _Waiter[Request, Outcome]
         ] = []  # the group being served, still in the queue; the leader's
         self._loners = 0  # callers that wait in `alone`
-        self._expected = (
-            0  # callers that may come for the next group: those of the last one, and those behind
-        )
+        # Callers that may come for the next group: those of the last one, and those behind
+        self._expected = 0
         self._patience_s = 0.0  # how long to wait for them
 
     def submit(self, request: Request) -> Outcome:

@@ -52,9 +52,8 @@ from logstore.segment import Segment
 from logstore.walk import Item
 from logstore.writer import Writer
 
-READ_BYTES: Final = (
-    128 * KIB
-)  # at once: where the disk refuses to read a part, little more is looked at piece by piece
+# At once: where the disk refuses to read a part, little more is looked at piece by piece
+READ_BYTES: Final = 128 * KIB
 
 
 class _Head(NamedTuple):

@@ -38,9 +38,8 @@ _SERVICE_VARIABLE: Final = re.compile(
 )
 _SERVICE_ADDRESS: Final = re.compile(r"(tcp|udp|sctp)://")
 
-FOLLOWS_FROM_ANOTHER: Final = (
-    "default_factory_not_called"  # a default that depends on a setting that is wrong
-)
+# A default that depends on a setting that is wrong
+FOLLOWS_FROM_ANOTHER: Final = "default_factory_not_called"
 
 # by pydantic's type of error, where its own words are not a user's
 _TEXTS: Final = {

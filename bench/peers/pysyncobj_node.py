@@ -71,9 +71,8 @@ def singles(node: List, seconds: float) -> list[float]:
 
 
 def in_flight(node: List, count: int, seconds: float) -> float:
-    node.conf.appendEntriesUseBatch = (
-        count >= BATCHES_FROM
-    )  # they are sent every 0.1 s only, so few would wait
+    # They are sent every 0.1 s only, so few would wait
+    node.conf.appendEntriesUseBatch = count >= BATCHES_FROM
     room = threading.Semaphore(count)
     answered = refused = 0
 

@@ -18,9 +18,8 @@ from raftlog.errors import ConfigError, RaftlogError
 
 app = make_app()
 
-REASONS_S_MAX: Final = (
-    2.0  # for the leader to say why a server is no member; there may be none, and the rest is known
-)
+# For the leader to say why a server is no member; there may be none, and the rest is known
+REASONS_S_MAX: Final = 2.0
 
 
 @app.command()

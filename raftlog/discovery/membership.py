@@ -43,9 +43,8 @@ log = logging.getLogger(__name__)
 
 RETRY_S_MIN: Final = 0.25  # until an address that did not answer is tried again
 RETRY_S_MAX: Final = 30.0
-ALONE_S: Final = (
-    10.0  # between two looks whether nobody else is alive, in which case all addresses are tried anew
-)
+# Between two looks whether nobody else is alive, in which case all addresses are tried anew
+ALONE_S: Final = 10.0
 NAME_PAUSE_S: Final = 10.0  # until a node that lost its name asks for it again
 LEAVE_S: Final = 2.0  # beyond what the profile gives a goodbye
 REMEMBERED_MAX: Final = 64  # addresses of members, to find them again

@@ -51,9 +51,8 @@ class StreamLayer:
         self._server_tls = TlsContext(server_tls, is_server=True) if server_tls is not None else None
         self._peer_tls = TlsContext(peer_tls, is_server=False) if peer_tls is not None else None
         self._peer_names = tuple(peer_names)
-        self._ready: asyncio.Queue[Connection | None] = (
-            asyncio.Queue()
-        )  # None: closed; bounded by the listener
+        # None: closed; bounded by the listener
+        self._ready: asyncio.Queue[Connection | None] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
         self._quiet = QuietLog(log, lambda: asyncio.get_running_loop().time())
         self._accepting = asyncio.get_running_loop().create_task(self._accept_all())

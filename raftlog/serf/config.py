@@ -15,9 +15,8 @@ class SwimConfig:
     probe_interval_s: float = 1.0  # one other member is pinged so often
     probe_timeout_s: float = 0.5  # for an ack; then others are asked to ping, and a stream is tried
     indirect_checks: int = 3  # how many others are asked
-    suspicion_mult: int = (
-        4  # suspicion lasts suspicion_mult * max(1, log10(members)) * probe_interval_s at least
-    )
+    # Suspicion lasts suspicion_mult * max(1, log10(members)) * probe_interval_s at least
+    suspicion_mult: int = 4
     suspicion_max_timeout_mult: int = 6  # and so many times longer while nobody confirms it
     awareness_max: int = 8  # local health is below it; intervals and timeouts grow by it (Lifeguard)
     retransmit_mult: int = 4  # a rumour is sent retransmit_mult * ceil(log10(members + 1)) times
@@ -25,9 +24,8 @@ class SwimConfig:
     gossip_nodes: int = 3  # that get rumours each time
     gossip_to_the_dead_s: float = 30.0  # a dead member is still sent rumours for so long: it may refute
     push_pull_interval_s: float = 30.0  # whole states are exchanged with one member; longer beyond 32 members
-    push_pull_first_s: float = (
-        1.0  # after a start or a join sooner: about 1, 2, 4, 8, 16 s; memberlist has no such thing
-    )
+    # After a start or a join sooner: about 1, 2, 4, 8, 16 s; memberlist has no such thing
+    push_pull_first_s: float = 1.0
     stream_timeout_s: float = 10.0  # for one exchange over a stream
     packet_bytes_max: int = 1400  # of a packet, rumours included
     # After so long another address may take a dead member's name; 0: after gossip_to_the_dead_s. After it left: at once.
@@ -48,9 +46,8 @@ class SerfConfig:
     reconnect_interval_s: float = 30.0
     reconnect_timeout_s: float = 24 * 3600.0  # a failed member is forgotten after it
     tombstone_timeout_s: float = 24 * 3600.0  # and one that left
-    recent_intent_timeout_s: float = (
-        300.0  # a join or leave of somebody not known yet is remembered for so long
-    )
+    # A join or leave of somebody not known yet is remembered for so long
+    recent_intent_timeout_s: float = 300.0
     event_buffer: int = 512  # Lamport times in which events, and queries, are remembered
     query_timeout_mult: int = 16  # a query lasts gossip_interval_s * mult * ceil(log10(members + 1))
     query_bytes_max: int = 1024

@@ -13,9 +13,8 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-INSTRUCTIONS_MAX: Final = (
-    512  # after repetitions are written out; a text of 512 bytes takes some 50 ms at worst
-)
+# After repetitions are written out; a text of 512 bytes takes some 50 ms at worst
+INSTRUCTIONS_MAX: Final = 512
 DEPTH_MAX: Final = 32  # of groups
 REPETITIONS_MAX: Final = 256
 

@@ -30,9 +30,8 @@ from raftlog.sim.subject import Subject
 from raftlog.sim.world import SECOND, World
 
 RECEIVED_WHILE_PAUSED_MAX: Final = 1_000  # messages; more are lost, as from a full socket buffer
-REFUSED: Final = (
-    0.5  # of the questions to a process that is down: else its machine is, and nothing comes back
-)
+# Of the questions to a process that is down: else its machine is, and nothing comes back
+REFUSED: Final = 0.5
 APPLY_DELAYS_US_MAX: Final = (400, 400, 5_000, 30_000)  # some nodes apply slowly
 
 

@@ -10,9 +10,8 @@ from raftlog.serf.codec import kinds, streams
 from raftlog.serf.codec.errors import BadPacket
 from raftlog.serf.codec.values import BAD, ITEMS_MAX, Fields, limits
 
-STREAM_BYTES_MAX: Final = (
-    4 * 1024 * 1024
-)  # of one side; memberlist takes 20 MiB: 4096 members need 3 MiB at most
+# Of one side of a stream; memberlist takes 20 MiB: 4096 members need 3 MiB at most
+STREAM_BYTES_MAX: Final = 4 * 1024 * 1024
 ENCRYPTED_HEADER_BYTES: Final = 5  # the kind and the length
 SINGLE: Final = (kinds.PING, kinds.ACK, kinds.ERROR, kinds.COMPRESSED)  # one msgpack value behind the kind
 

@@ -18,9 +18,8 @@ from raftlog.serf.messages import SwimMessage
 # Compression here is Python, some 0.1 µs a byte, and a small packet shrinks by little or grows: it is not tried.
 COMPRESSED_BYTES_MIN: Final = 512
 COMPRESSED_STREAM_BYTES_MAX: Final = 64 * 1024  # larger sides go as they are: the loop would stand still
-COMPRESSED_IN_BYTES_MAX: Final = (
-    1024 * 1024
-)  # and of a side that came compressed: a quarter of a second at most
+# What a side may hold that came compressed: it takes a quarter of a second to unfold
+COMPRESSED_IN_BYTES_MAX: Final = 1024 * 1024
 PACKET_BYTES_MAX: Final = 64 * 1024  # that one packet may hold, compressed parts counted as they unfold
 MESSAGES_MAX: Final = 1024  # that are looked at in one packet; the rest is left out
 DEPTH_MAX: Final = 4  # of compounds and compression in each other; memberlist sends two

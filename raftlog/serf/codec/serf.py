@@ -59,9 +59,8 @@ DURATION_BITS: Final = 63  # Go's, in nanoseconds; a negative one is refused
 DURATION_MAX: Final = (1 << DURATION_BITS) - 1
 NANOSECONDS: Final = 1_000_000_000
 
-TAGS_MAGIC: Final = (
-    255  # in front of tags; without it the whole is the tag "role", as Serf's protocol 2 had it
-)
+# In front of tags; without it the whole is the tag "role", as Serf's protocol 2 had it
+TAGS_MAGIC: Final = 255
 
 
 def encode(message: SerfMessage) -> bytes:

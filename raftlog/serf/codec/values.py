@@ -17,9 +17,8 @@ from raftlog.serf.codec.errors import BadPacket
 from raftlog.serf.messages import Address
 
 ITEMS_MAX: Final = 64  # of one list or map in a message of a packet; more is refused
-CONTAINERS_MAX: Final = (
-    32_768  # lists and maps in one value or one side of a stream; one costs 72 bytes, and its wire one
-)
+# Lists and maps in one value or one side of a stream; one costs 72 bytes, and its wire one
+CONTAINERS_MAX: Final = 32_768
 MANY_ITEMS_MAX: Final = 8192  # and of one that has members in it: twice as many as are taken in
 NAME_BYTES_MAX: Final = 255  # of a node's name, a tag, an event: DNS allows no longer host name
 TEXT_BYTES_MAX: Final = 4096  # of any other text

@@ -53,9 +53,8 @@ class Post:
         self.loss = 0.0  # of packets; streams come through
         self.wakes: Counter[str] = Counter()
         self.packets: Counter[str] = Counter()
-        self.recorded: list[tuple[Address, Receive[bytes]]] | None = (
-            None  # packets on their way, if asked for
-        )
+        # Packets on their way, if asked for
+        self.recorded: list[tuple[Address, Receive[bytes]]] | None = None
         self._keys = keys
         self._random = Random(seed)
         self._due: list[tuple[float, int, Callable[[], None]]] = []
