@@ -41,7 +41,7 @@ class DnsMembers:
         interval_s: float = INTERVAL_S,
     ) -> None:
         """`names`: host:port for A and AAAA, or the name of SRV records. ValueError. `resolver`: None is the system's."""
-        self._names = [_parsed(name) for name in names]
+        self._names = list(dict.fromkeys(_parsed(name) for name in names))  # one that is given twice is one
         self._resolver = resolver
         self._interval_s = interval_s
         self._announcer = Announcer(handler, own_name=own_name)

@@ -28,7 +28,6 @@ from raftlog.serf.messages import Address
 log = logging.getLogger(__name__)
 
 CHUNK_BYTES: Final = 64 * 1024  # that are read of a stream at a time
-GOODBYE_S: Final = 1.0  # that a stream which was closed may take to send what is left
 
 
 T = TypeVar("T")

@@ -160,6 +160,20 @@ def test_one_of_two_names_may_fail() -> None:
     asyncio.run(scenario())
 
 
+def test_a_name_that_is_given_twice_is_looked_up_once() -> None:
+    async def scenario() -> None:
+        async with NameServer() as server:
+            server.records[A] = (5, ["10.0.0.1"])
+            source = DnsMembers(["nodes.test:1", "nodes.test:1"], resolver=server.resolver())
+            await source.start()
+
+            assert source.is_complete
+            assert server.asked == 2  # for addresses of both families
+            await source.close()
+
+    asyncio.run(scenario())
+
+
 def test_more_servers_than_the_limit_are_left_out() -> None:
     async def scenario() -> None:
         async with NameServer() as server:
