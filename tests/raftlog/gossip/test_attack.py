@@ -40,6 +40,7 @@ STRANGER: Final = "127.0.0.9"  # another host, as far as limits by host go
 PACKETS: Final = 6_000
 STREAMS: Final = 150
 AT_ONCE: Final = 8
+STREAMS_AT_ONCE: Final = 12  # fewer than one host may have: all reach the node, however fast they come
 GROWTH_MIB_MAX: Final = 64.0
 LIMITS: Final = TransportLimits(
     stream_timeout_s=0.5, packets_per_host_per_s_max=1_000_000
@@ -99,7 +100,7 @@ def packets(random: Random, heard: list[bytes], lies: list[bytes]) -> Iterator[b
         yield bytes(60_000)
 
 
-def streams(random: Random, heard: list[bytes], lies: list[PushPull]) -> Iterator[bytes]:
+def streams(random: Random, lies: list[PushPull]) -> Iterator[bytes]:
     right, wrong, plain = codec(KEY), codec(WRONG_KEY), codec()
     state = bytes([kinds.PUSH_PULL])
     while True:
@@ -117,27 +118,29 @@ def streams(random: Random, heard: list[bytes], lies: list[PushPull]) -> Iterato
         yield plain.stream(lie)
 
 
-async def send_stream(host: str, port: int, data: bytes) -> None:
+async def send_stream(host: str, port: int, data: bytes, at_once: asyncio.Semaphore) -> None:
     """Send it, and wait until the other side has had enough."""
-    try:
-        reader, writer = await asyncio.open_connection(host, port, local_addr=(STRANGER, 0))
-    except OSError:
-        return  # as many as are allowed are open
-    try:
-        writer.write(data)
-        await reader.read()
-    except OSError:
-        pass  # it hung up
-    finally:
-        writer.transport.abort()
+    async with at_once:
+        try:
+            reader, writer = await asyncio.open_connection(host, port, local_addr=(STRANGER, 0))
+        except OSError:
+            return  # as many as are allowed are open
+        try:
+            writer.write(data)
+            await reader.read()
+        except OSError:
+            pass  # it hung up
+        finally:
+            writer.transport.abort()
 
 
 async def attack(
     random: Random, node: OurNode, heard: list[bytes], lies: list[bytes], whole: list[PushPull]
 ) -> None:
     host, _, port = node.membership.bound_address.rpartition(":")
-    made, made_streams = packets(random, heard, lies), streams(random, [], whole)
+    made, made_streams = packets(random, heard, lies), streams(random, whole)
     open_streams: set[asyncio.Task[None]] = set()
+    at_once = asyncio.Semaphore(STREAMS_AT_ONCE)
     with socket.socket(type=socket.SOCK_DGRAM) as stranger:
         stranger.bind((STRANGER, 0))
         stranger.setblocking(False)
@@ -147,7 +150,8 @@ async def attack(
             except BlockingIOError:
                 pass  # faster than the system takes it
             if number % (PACKETS // STREAMS) == 0:
-                open_streams.add(asyncio.create_task(send_stream(host, int(port), next(made_streams))))
+                stream = send_stream(host, int(port), next(made_streams), at_once)
+                open_streams.add(asyncio.create_task(stream))
             if number % AT_ONCE == 0:
                 await asyncio.sleep(0)
             assert node.membership.counts()["inbox"] <= INBOX_MAX
