@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack, suppress
@@ -38,6 +39,10 @@ log = get_logger(__name__)
 
 REMEMBER_INTERVAL_S: Final = 5.0  # at the latest, after a change of the members
 FIRST_LEADER_S: Final = 2.0  # that a server which is alone waits at its start until it leads
+LET_IN_S: Final = (
+    40.0  # for the leader to find one again that it has removed because it failed; gossip needs up to 30 s
+)
+LOOK_INTERVAL_S: Final = 0.5
 ENTRY_OVERHEAD_BYTES: Final = 4096  # of a frame between servers, around one entry
 
 
@@ -56,6 +61,7 @@ class RaftEngine:
         self._reconciler: Reconciler | None = None
         self._has_departed = False  # it is no member any more, and has told others so, or is about to
         self._going = asyncio.Lock()  # one departs or comes back after the other
+        self._ending = asyncio.Event()  # `close` was called
         self.removed = ""  # why it is no member any more; "": it is one, or waits to become one
         self._filesystem = filesystem
         self._parts = AsyncExitStack()
@@ -326,7 +332,7 @@ class RaftEngine:
 
     def _was_removed(self, reason: str) -> None:
         self.removed = f"it is no member of the cluster any more: {reason}"
-        self._begin_to(self.depart())
+        self._begin_to(self._depart_unless_let_in())
 
     def _was_joined_again(self) -> None:
         self.removed = ""
@@ -335,6 +341,19 @@ class RaftEngine:
     def _begin_to(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._parts.push_async_callback(_finished, task)
+
+    async def _depart_unless_let_in(self) -> None:
+        """Depart, at once if it was removed on purpose. Else it failed, and was back too late: the leader lets it in again
+        once it is seen, so it is to be seen for a while."""
+        replica, ends = self.log.replica, time.monotonic() + LET_IN_S
+        while self.removed and time.monotonic() < ends:
+            if replica.applier.views.autopilot.is_barred(replica.id, replica.directory_id):
+                break
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._ending.wait(), LOOK_INTERVAL_S)
+                return  # it can say so again after its next start
+        if self.removed:
+            await self.depart()
 
     async def depart(self) -> None:
         """Tell the others by the source of members that this server is gone for good. Twice is no error."""
@@ -365,6 +384,7 @@ class RaftEngine:
     # ── the end ─────────────────────────────────────────────────────────────────────────────────────
 
     async def close(self) -> None:
+        self._ending.set()
         await self._parts.aclose()
 
     async def _close_directory(self) -> None:

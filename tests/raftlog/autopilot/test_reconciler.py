@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+import raftlog.raft_engine
 from raftlog.discovery.source import Candidate
 from raftlog.errors import InvalidRequest
 from raftlog.joining import LEADER_S_MAX
-from tests.raftlog.autopilot.grown import Servers
+from tests.raftlog.autopilot.grown import FakeSource, Servers
 
 Patch = pytest.MonkeyPatch
 
@@ -238,3 +239,28 @@ def test_a_source_that_fails_does_not_end_it(tmp_path: Path, monkeypatch: Patch)
         monkeypatch.setattr(servers.source, "members", members)
 
         servers.grow("n2")
+
+
+@pytest.mark.parametrize("is_barred", [True, False])
+def test_who_is_removed_on_purpose_departs_and_who_failed_is_seen_a_while_longer(
+    tmp_path: Path, monkeypatch: Patch, is_barred: bool
+) -> None:
+    with Servers(tmp_path, monkeypatch) as servers:
+        servers.grow("n2", "n3")
+        departed: list[float] = []
+
+        async def leave() -> None:
+            departed.append(time.monotonic())
+
+        seen_by_others = FakeSource()
+        monkeypatch.setattr(seen_by_others, "leave", leave)
+        monkeypatch.setattr(servers._running["n3"]._engine, "_source", seen_by_others)
+        monkeypatch.setattr(raftlog.raft_engine, "LET_IN_S", 2.0)
+        servers.set_mode("advise")
+        start = time.monotonic()
+
+        servers.call(lambda log: log.leave("n3", is_barred=is_barred))
+
+        servers.until(lambda: departed)
+        assert servers.removed("n3")
+        assert is_barred or departed[0] - start >= 2.0

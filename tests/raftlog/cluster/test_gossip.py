@@ -208,3 +208,16 @@ def test_all_servers_that_leave_at_once_end_soon_and_come_back_as_the_same_clust
 
         assert {view.cluster_id for view in servers.views().values()} == {before}
         assert seconds < LEAVE_S_MAX, "the last voter tried in vain to leave"
+
+
+def test_a_server_that_was_removed_because_it_failed_is_let_in_when_it_is_back(folder: Path) -> None:
+    with strangers(folder, 4, autopilot_remove_failed_ms=3000) as servers:
+        late = servers.follower()
+        rest = servers.servers.keys() - {late}
+        servers.servers[late].pause()
+        servers.wait_until(lambda: servers.members().keys() == rest, "it is not removed")
+
+        servers.servers[late].resume()
+
+        servers.wait_for_voters("n1", "n2", "n3", "n4")
+        servers.wait_until(lambda: status_of(servers, late) == "alive", "nobody sees that it is back")
