@@ -10,10 +10,12 @@ Each step is done for all before the next, so it may stop anywhere and be gone o
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from raftlog.client.membership import KeysAnswer, KnownServers
 from raftlog.errors import RaftlogError
+
+CANNOT_COME_BACK: Final = "a server that misses the new key cannot come back by itself"
 
 
 class KeyClient(Protocol):
@@ -29,10 +31,7 @@ def require_ready(client: KeyClient, *, without_absent: bool) -> None:
     """RotationStopped unless all members are there, and answer."""
     _require_complete(client.change_gossip_keys("list"), "to say which keys there are", "nothing was changed")
     if not without_absent:
-        _require_all_present(
-            client.known_servers(),
-            "a server that misses the new key cannot come back by itself. Nothing was changed",
-        )
+        require_all_present(client, f"{CANNOT_COME_BACK}. Nothing was changed")
 
 
 def rotate(
@@ -58,7 +57,7 @@ def rotate(
     say(f"{using} of {listed.members} members encrypt with it")
 
     if not without_absent:  # one that failed meanwhile may encrypt with the old key when it comes back
-        _require_all_present(client.known_servers(), f"the old key stays until it is back; {go_on}")
+        require_all_present(client, f"the old key stays until it is back; {go_on}")
     for old in (one.id for one in listed.keys if one.id != id):
         answer = client.change_gossip_keys("remove", key_id=old)
         _require_complete(
@@ -67,8 +66,9 @@ def rotate(
         say(f"{answer.answers} of {answer.members} members have removed the key {old}")
 
 
-def _require_all_present(known: KnownServers, state: str) -> None:
-    """RotationStopped if a member, the asked one aside, is not alive."""
+def require_all_present(client: KeyClient, state: str) -> None:
+    """RotationStopped, with what `state` says, if a member, the asked one aside, is not alive."""
+    known = client.known_servers()
     others = (one for one in known.servers if one.name != known.node_id)
     away = [one for one in others if one.raft_role and one.status != "alive"]
     if away:

@@ -16,7 +16,7 @@ from rich.table import Table
 from logstore.cli.output import Json, console, print_json
 from raftlog.cli import EXIT_FAILED, make_app
 from raftlog.cli.connection import connected
-from raftlog.cli.key_rotation import require_ready
+from raftlog.cli.key_rotation import CANNOT_COME_BACK, require_all_present, require_ready
 from raftlog.cli.key_rotation import rotate as rotate_keys
 from raftlog.client.client import Client
 from raftlog.client.membership import KeysAnswer
@@ -46,6 +46,11 @@ KeyFile = Annotated[
     typer.Option(
         "--file", metavar="FILE", help="Take the first key of this file, which is for its owner only."
     ),
+]
+
+WithoutAbsent = Annotated[
+    bool,
+    typer.Option("--without-absent", help="Also if members are away; they then need the new key by hand."),
 ]
 
 
@@ -108,16 +113,34 @@ def install(client: Client, key: Key = "", file: KeyFile = None, json: Json = Fa
 
 @app.command()
 @asking_all
-def use(client: Client, key: Key = "", file: KeyFile = None, json: Json = False) -> None:
-    """Have all members encrypt with a key. Refused unless all have it."""
-    _change(client, "use", _named(key, file), json=json)
+def use(
+    client: Client,
+    key: Key = "",
+    file: KeyFile = None,
+    without_absent: WithoutAbsent = False,
+    json: Json = False,
+) -> None:
+    """Have all members encrypt with a key. Refused unless all are there and have it."""
+    named = _named(key, file)
+    if not without_absent:
+        require_all_present(client, f"{CANNOT_COME_BACK}. Nothing was changed")
+    _change(client, "use", named, json=json)
 
 
 @app.command()
 @asking_all
-def remove(client: Client, key: Key = "", file: KeyFile = None, json: Json = False) -> None:
-    """Have all members forget a key. Refused while one encrypts with it."""
-    _change(client, "remove", _named(key, file), json=json)
+def remove(
+    client: Client,
+    key: Key = "",
+    file: KeyFile = None,
+    without_absent: WithoutAbsent = False,
+    json: Json = False,
+) -> None:
+    """Have all members forget a key. Refused while one encrypts with it, or is away and may do so."""
+    named = _named(key, file)
+    if not without_absent:
+        require_all_present(client, "it may encrypt with this key when it comes back. Nothing was changed")
+    _change(client, "remove", named, json=json)
 
 
 @app.command()
@@ -126,12 +149,7 @@ def rotate(
     client: Client,
     key: Key = "",
     file: KeyFile = None,
-    without_absent: Annotated[
-        bool,
-        typer.Option(
-            "--without-absent", help="Also if members are away; they then need the new key by hand."
-        ),
-    ] = False,
+    without_absent: WithoutAbsent = False,
 ) -> None:
     """Change to a new key, by default one that is made: install it on all, use it, remove all others.
 
@@ -152,7 +170,7 @@ def rotate(
 def _change(client: Client, action: str, named: Named, *, json: bool) -> None:
     """Do it, and tell; exit code 1 if not all did."""
     answer = client.change_gossip_keys(action, key=named.key, key_id="" if named.key else named.id)
-    done = {"install": "has", "use": "encrypts with", "remove": "does not have"}[action]
+    done = {"install": "has", "use": "encrypts with", "remove": "has removed"}[action]
     if json:
         print_json({**answer._asdict(), "keys": [], "key_id": named.id})
     elif answer.is_complete:

@@ -407,8 +407,7 @@ def test_a_key_comes_as_an_argument_from_stdin_from_a_file_or_by_its_id(
         command("keys", "use", key_id(NEW)) == f"every member encrypts with the key {key_id(NEW)}: 1 of 1\n"
     )
     assert (
-        command("keys", "remove", key_id(OLD))
-        == f"every member does not have the key {key_id(OLD)}: 1 of 1\n"
+        command("keys", "remove", key_id(OLD)) == f"every member has removed the key {key_id(OLD)}: 1 of 1\n"
     )
     assert json.loads(command("keys", "remove", key_id(THIRD), "--json"))["key_id"] == key_id(THIRD)
     assert gossip.keyrings["one"] == [NEW]
@@ -452,6 +451,34 @@ def test_what_would_part_members_is_refused(serve: Serve, command: Command) -> N
         "it would understand nobody; install it on all first, and see that all of them answer\n",
     )  # fmt: skip
     assert not gossip.hurt
+
+
+def test_a_member_that_is_away_is_parted_from_the_others_only_if_that_is_wanted(
+    serve: Serve, command: Command
+) -> None:
+    gossip = FakeKeyrings(one=[OLD, NEW])
+    server = serve(gossip=gossip, source=FakeSource(FakeCandidate("two", status="failed")))
+    server.log.members += (FakeMember("two", "two:8400"),)
+    hint = (
+        "raftlog: Start it, or remove it for good (`raftlog leave NAME`). Or give --without-absent: then, before it is "
+        "started, put the new key into its --gossip-key-file and delete gossip-keys.json in its data directory\n"
+    )
+
+    command(
+        "keys", "use", key_id(NEW), code=1,
+        errors="raftlog: not there: two (failed): a server that misses the new key cannot come back by itself. "
+        f"Nothing was changed.\n{hint}",
+    )  # fmt: skip
+    assert gossip.keyrings == {"one": [OLD, NEW]}
+    command("keys", "use", key_id(NEW), "--without-absent")
+    command(
+        "keys", "remove", key_id(OLD), code=1,
+        errors="raftlog: not there: two (failed): it may encrypt with this key when it comes back. "
+        f"Nothing was changed.\n{hint}",
+    )  # fmt: skip
+    assert gossip.keyrings == {"one": [NEW, OLD]}
+    command("keys", "remove", key_id(OLD), "--without-absent")
+    assert gossip.keyrings == {"one": [NEW]}
 
 
 # ── changing to another key ─────────────────────────────────────────────────────────────────────────
