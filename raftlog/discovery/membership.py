@@ -164,6 +164,7 @@ class Membership:
                 await self._node.leave()
         except (TimeoutError, GossipEnded) as error:
             log.warning("gossip left without a goodbye reason=%s", str(error) or "nobody heard it in time")
+            await self.close()  # lest a node that is made anew tells all that this server is back
 
     async def come_back(self) -> None:
         """After `leave`: be there again, and look for others as at the start. ListenError."""

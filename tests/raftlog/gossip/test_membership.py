@@ -131,6 +131,33 @@ def test_tags_are_kept_for_the_next_node_while_there_is_none(
     run_once(scenario())
 
 
+def test_who_leaves_while_its_gossip_begins_anew_stays_away(
+    run_once: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is there to say goodbye; a new node would tell all that this server is back."""
+    monkeypatch.setattr(membership, "RETRY_S_MIN", 0.05)
+
+    def fail(node: SerfNode, event: Any, now: float) -> None:
+        raise RuntimeError("a bug")
+
+    async def scenario() -> None:
+        before = asyncio.all_tasks()
+        async with OurNode("n1") as n1:
+            monkeypatch.setattr(SerfNode, "step", fail)
+            with pytest.raises(GossipEnded):
+                await n1.membership.user_event("e", b"")
+            await n1.membership.leave()
+            monkeypatch.undo()
+
+            bind(n1.address).close()
+            assert asyncio.all_tasks() == before  # nothing is left that could make a new one
+            await n1.membership.come_back()
+            await n1.until_sees({"n1": "alive"})
+            await n1.membership.user_event("e", b"")
+
+    run_once(scenario())
+
+
 def test_many_members_that_come_at_once_are_announced_at_once(
     run_once: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
