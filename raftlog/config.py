@@ -112,7 +112,8 @@ class ServerConfig(BaseSettings):
     )  # fmt: skip
     join_addrs: Addresses = _key(
         "Addresses (--rpc-port) of members that are to let this server into their cluster. Without these, --bootstrap "
-        "and peers a new server waits until somebody joins it (`raftlog join`).", (), group="Node",
+        "and peers a new server waits until it is found (Discovery, below) or somebody joins it (`raftlog join`).", (),
+        group="Node",
     )  # fmt: skip
     peers: Peers = _key(
         "All members of a new cluster, in a file only: a list of pid, name, ip_address, domain, port.", (),

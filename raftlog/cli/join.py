@@ -28,7 +28,8 @@ def join(
     """Make a running server a member of the cluster.
 
     It becomes a learner, and votes once it has caught up. A member that is known with this address is left as it is; a
-    known name with a new address, or a known address with a new name, takes the place of the old one.
+    known name with a new address, or a known address with a new name, takes the place of the old one. It also lets in
+    again who was removed on purpose (`raftlog leave`).
     """
     for member in client.join(server, address):
         if member.name == server:
