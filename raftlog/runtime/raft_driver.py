@@ -144,7 +144,7 @@ class RaftDriver:
             elif isinstance(effect, Reply):
                 self._requests.pop(effect.request)(effect.outcome)
             else:
-                assert isinstance(effect, Note), "Raft asks nobody by streams, and tells the application by Apply"
+                assert isinstance(effect, Note), "Raft neither asks by streams nor tells by Emit"
                 self._on_note(effect)
         for apply in committed:
             self._applier.apply(apply.entries)

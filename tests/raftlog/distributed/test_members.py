@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from raftlog.distributed.log import DistributedLog
 from raftlog.engine import NodeId
 from raftlog.errors import InvalidRequest, MembershipRefused, NotLeader
 from raftlog.raft.configuration import Configuration
@@ -217,11 +219,8 @@ def test_the_address_of_a_server_that_answers_is_not_taken(tmp_path: Path) -> No
 
         for node, its in ((misled, directory), ("newcomer", "its"), ("newcomer", "")):
             with pytest.raises(MembershipRefused, match=f"{other} .*answers"):
-                call(
-                    cluster,
-                    leader,
-                    lambda log, node=node, its=its: log.join(node, cluster.addresses[other], its),
-                )
+                join = partial(DistributedLog.join, id=node, addr=cluster.addresses[other], directory_id=its)
+                call(cluster, leader, join)
 
         assert configuration(cluster).voters == tuple(sorted(cluster.running))
 
@@ -250,7 +249,7 @@ def test_a_server_without_which_the_others_have_no_quorum_stays(tmp_path: Path) 
 
         for node in (follower, leader):
             with pytest.raises(MembershipRefused, match=f"without {node} .*{dead}"):
-                call(cluster, leader, lambda log, node=node: log.leave(node))
+                call(cluster, leader, partial(DistributedLog.leave, id=node))
         assert configuration(cluster).voters == voters
         call(cluster, leader, lambda log: log.leave(dead))
         call(cluster, leader, lambda log: log.leave(follower))
