@@ -53,6 +53,7 @@ WANTS_ACK: Final = 1  # flags of a query and of a response
 NO_BROADCAST: Final = 2
 NODE_FILTER: Final = 0  # kinds of a filter
 TAG_FILTER: Final = 1
+TAGS_MAX: Final = META_BYTES_MAX // 2  # of one member: one takes two bytes at least
 FILTERED_NODES_MAX: Final = 1024  # named by one filter; more is refused
 TIME_BITS: Final = 64  # of a Lamport clock
 DURATION_BITS: Final = 63  # Go's, in nanoseconds; a negative one is refused
@@ -108,6 +109,8 @@ def decode(data: bytes) -> SerfMessage:
         return _relay(data[1:])
     if data[0] == PUSH_PULL:
         return _state(unpack_fields(data[1:], "Serf state", MANY_ITEMS_MAX))
+    if data[0] == CONFLICT_RESPONSE:
+        return _conflict_response(unpack_fields(data[1:], "conflict response", TAGS_MAX))
     known = DECODERS.get(data[0])
     if known is None:
         raise BadPacket(f"Serf message: expected a kind from 0 to {RELAY}, found {data[0]}")
@@ -129,7 +132,7 @@ def decode_tags(meta: bytes) -> dict[str, str]:
         return {}
     if meta[0] != TAGS_MAGIC:
         return {"role": as_text(meta, META_BYTES_MAX, "role")}
-    return _tags(Fields({b"Tags": unpack(meta[1:], "tags")}, "tags"))
+    return _tags(Fields({b"Tags": unpack(meta[1:], "tags", TAGS_MAX)}, "tags"))
 
 
 def _bytes(kind: int, fields: Mapping[str, object] | None) -> bytes:
@@ -318,7 +321,6 @@ DECODERS: Final[Mapping[int, tuple[str, Callable[[Fields], SerfMessage]]]] = {
     USER_EVENT: ("user event", _user_event),
     QUERY: ("query", _query),
     QUERY_RESPONSE: ("query response", _query_response),
-    CONFLICT_RESPONSE: ("conflict response", _conflict_response),
     KEY_REQUEST: ("key request", _key_request),
     KEY_RESPONSE: ("key response", _key_response),
 }

@@ -315,6 +315,14 @@ def test_tags_come_back() -> None:
     assert serf.decode_tags(serf.encode_tags(tags)) == tags
 
 
+def test_as_many_tags_as_fit_come_back() -> None:
+    tags = {f"t{number}": "" for number in range(100)}
+    vote = ConflictResponse("n1", Address("10.0.0.1:7946"), tags)
+
+    assert serf.decode_tags(serf.encode_tags(tags)) == tags
+    assert serf.decode(serf.encode(vote)) == vote
+
+
 def test_meta_without_the_mark_of_tags_is_the_role() -> None:
     assert serf.decode_tags(b"web") == {"role": "web"}
     assert serf.decode_tags(b"") == {}
