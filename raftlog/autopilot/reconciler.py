@@ -32,7 +32,7 @@ from raftlog.autopilot.judgement import Held, Judgement, judge
 from raftlog.autopilot.refusals import Refusals
 from raftlog.autopilot.removals import Removals
 from raftlog.autopilot.report import ACTIONS_KEPT, ActionReport, AutopilotReport
-from raftlog.autopilot.settings import ADVISE, MODES, OFF, AutopilotSettings
+from raftlog.autopilot.settings import ACT, ADVISE, MODES, OFF, AutopilotSettings
 from raftlog.discovery.source import Candidate, Source
 from raftlog.distributed.log import DistributedLog
 from raftlog.distributed.membership import MEMBERS_MAX
@@ -166,8 +166,7 @@ class Reconciler:
             self._term, self._leads_since = term, self._clock()
             self._memory, self._judgement = {}, None
             self._refusals, self._postponed, self._removals = Refusals(), Refusals(), Removals()
-        mode = self.mode
-        if mode == OFF:
+        if self.mode == OFF:
             self._memory, self._judgement = {}, None
             return False
         known = replica.applier.views.members.known
@@ -179,7 +178,7 @@ class Reconciler:
         judgement = judge(facts, self._settings, self._memory, now, members_max=MEMBERS_MAX)
         self._tell(judgement, now)
         self._memory, self._judgement = judgement.memory, judgement
-        if mode == ADVISE or not judgement.actions:
+        if self.mode != ACT or not judgement.actions:  # it may have been changed meanwhile
             return False
         return await self._act(judgement.actions[0])
 
@@ -284,6 +283,8 @@ class Reconciler:
             case AddLearner() | ReplaceDisk() | ChangeAddress():
                 welcome = await self._links.check(action.name, action.address, action.directory_id)
                 self._require_place(action, welcome)
+                if self.mode != ACT:
+                    raise MembershipRefused(f"the autopilot is not to act any more, its mode is {self.mode}")
                 await self._log.join(action.name, welcome.address, welcome.directory_id)
             case Promote():
                 await self._log.promote(action.name)

@@ -11,8 +11,10 @@ import pytest
 
 import raftlog.raft_engine
 from raftlog.discovery.source import Candidate
+from raftlog.engine import NodeId
 from raftlog.errors import InvalidRequest
 from raftlog.joining import LEADER_S_MAX
+from raftlog.net.handshake import Welcome
 from tests.raftlog.autopilot.grown import FakeSource, Servers
 
 Patch = pytest.MonkeyPatch
@@ -264,3 +266,23 @@ def test_who_is_removed_on_purpose_departs_and_who_failed_is_seen_a_while_longer
         servers.until(lambda: departed)
         assert servers.removed("n3")
         assert is_barred or departed[0] - start >= 2.0
+
+
+def test_what_was_begun_before_it_was_turned_off_is_not_done(tmp_path: Path, monkeypatch: Patch) -> None:
+    with Servers(tmp_path, monkeypatch) as servers:
+        reconciler = servers._running["n1"]._engine.autopilot
+        check = reconciler._links.check
+        checked: list[str] = []
+
+        async def turn_off_and_check(node: NodeId, address: str, directory_id: str = "") -> Welcome:
+            await reconciler.set_mode("off")
+            checked.append(node)
+            return await check(node, address, directory_id)
+
+        monkeypatch.setattr(reconciler._links, "check", turn_off_and_check)
+        servers.source.say(servers.start("n2"))
+
+        servers.until(
+            lambda: any("not to act any more" in one.error for one in servers.report().last_actions)
+        )
+        assert (checked, servers.configuration.members) == (["n2"], ("n1",))
