@@ -39,6 +39,7 @@ def test_every_block_of_the_tour_runs_and_prints_what_is_shown(tmp_path: Path) -
         **{name: value for name, value in os.environ.items() if not name.startswith("RAFTLOG_")},
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "RAFTLOG_RPC_PORT": str(port),
+        "RAFTLOG_BIND_ADDR": "127.0.0.1:0",
         "RAFTLOG_HEALTH_PORT": "0",
         "RAFTLOG_ADMIN_PORT": "0",
         "RAFTLOG_CLIENT_ADDR": f"localhost:{port}",
