@@ -223,6 +223,7 @@ class RaftEngine:
             self._received,
             self._unreachable,
             on_cluster=self._become_member,
+            elsewhere=self._found_at,
             limits=LinkLimits(
                 bulk_frame_bytes_max=max(
                     2 * config.raft_config().append_bytes_max, config.batch_bytes_max + ENTRY_OVERHEAD_BYTES
@@ -231,6 +232,13 @@ class RaftEngine:
             ),
             throttle=None if rate is None else Throttle(rate, asyncio.get_running_loop().time),
         )
+
+    def _found_at(self, node: NodeId) -> str:
+        """Where the source of members says that a member is, "" if it does not; the handshake shows whether it is."""
+        if self._source is None:
+            return ""
+        found = (each for each in self._source.members() if each.name == node and each.status == "alive")
+        return next((each.address for each in found if each.cluster_id == self.cluster_id), "")
 
     def _become_member(self, cluster_id: str) -> None:
         self._home.join(cluster_id)

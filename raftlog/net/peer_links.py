@@ -89,6 +89,7 @@ class PeerLinks:
         on_unreachable: Callable[[NodeId], None],
         *,
         on_cluster: Callable[[str], None] | None = None,
+        elsewhere: Callable[[NodeId], str] | None = None,
         limits: LinkLimits | None = None,
         throttle: Throttle | None = None,
         random: Random | None = None,
@@ -102,6 +103,9 @@ class PeerLinks:
         `on_cluster` is called, once, where the identity has no cluster id and a member of one calls: then this server
         is of that cluster; it must be durable on return. `throttle` holds back snapshots and what is marked as
         catching up; None: they go as fast as they can.
+
+        `elsewhere` says where a member may be that is not at its address, "" if that is not known: all may have moved at
+        once, and then there is no leader who could tell of it. The handshake shows who is there.
         """
         self._node_id = node_id
         self._identity = identity
@@ -109,6 +113,7 @@ class PeerLinks:
         self._on_message = on_message
         self._on_unreachable = on_unreachable
         self._on_cluster = on_cluster
+        self._elsewhere = elsewhere or (lambda _: "")
         self._limits = limits or LinkLimits()
         self._throttle = throttle
         self._random = random or Random()
@@ -214,6 +219,15 @@ class PeerLinks:
     async def _connect(self, node: NodeId, peer: Peer, lane: Lane) -> Connection:
         """A connection on which `node` has said who it is, or an error of ours."""
         address = peer.address.address
+        try:
+            return await self._connect_at(address, node, peer, lane)
+        except RaftlogError:
+            elsewhere = self._elsewhere(node)
+            if elsewhere in ("", address):
+                raise
+        return await self._connect_at(elsewhere, node, peer, lane)
+
+    async def _connect_at(self, address: str, node: NodeId, peer: Peer, lane: Lane) -> Connection:
         connection = await self._stream_layer.dial(address, self._limits.dial_s_max)
         self._take_over(connection)
         try:

@@ -221,3 +221,22 @@ def test_a_server_that_was_removed_because_it_failed_is_let_in_when_it_is_back(f
 
         servers.wait_for_voters("n1", "n2", "n3", "n4")
         servers.wait_until(lambda: status_of(servers, late) == "alive", "nobody sees that it is back")
+
+
+def test_servers_that_all_have_new_addresses_find_each_other_and_tell_the_cluster(folder: Path) -> None:
+    with strangers(folder, 3) as servers:
+        for server in servers.servers.values():
+            server.stop()
+        with ReservedPorts([0, 0, 0]) as ports:
+            for name, port in zip(servers.servers, ports.numbers, strict=True):
+                servers.settle(name, rpc_port=port)
+            for name in servers.servers:
+                servers.restart(name)
+
+            servers.wait_until(
+                lambda: (
+                    {name: member.address for name, member in servers.members().items()} == servers.addresses
+                ),
+                "it is not known where they are",
+            )
+            servers.kill_all()
