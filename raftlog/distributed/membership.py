@@ -136,7 +136,8 @@ class Membership:
 
     @property
     def _missed_s(self) -> float:
-        return ANSWERS_MISSED * self._driver.node.config.heartbeat_interval_s
+        config = self._driver.node.config
+        return min(ANSWERS_MISSED * config.heartbeat_interval_s, config.election_timeout_s_min)
 
     async def leave(self, node: NodeId, *, is_barred: bool = True) -> None:
         """Remove it; if it `is_barred` it does not come back by itself. MembershipRefused if the others cannot do without.
