@@ -57,9 +57,8 @@ class GroupCommit(Generic[Request, Outcome]):
         self._serve = serve
         self._leading = threading.RLock()  # reentrant because that knows its owner; nobody takes it twice
         self._queue: deque[_Waiter[Request, Outcome]] = deque()
-        self._taken: list[
-            _Waiter[Request, Outcome]
-        ] = []  # the group being served, still in the queue; the leader's
+        # The group being served, still in the queue; the leader's
+        self._taken: list[_Waiter[Request, Outcome]] = []
         self._loners = 0  # callers that wait in `alone`
         # Callers that may come for the next group: those of the last one, and those behind
         self._expected = 0

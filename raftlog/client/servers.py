@@ -59,9 +59,8 @@ class Servers:
         self._leader = ""  # address; maybe of no listed server, where one that does not lead has named it
         self._listed_at: float | None = None  # by the monotonic clock
         self._avoided: dict[str, float] = {}  # address -> until when
-        self._connections: dict[
-            tuple[str, str], Connection
-        ] = {}  # by address and name for TLS; used last, last
+        # By address and name for TLS; used last, last
+        self._connections: dict[tuple[str, str], Connection] = {}
         self._refreshing: asyncio.Task[None] | None = None
         self._closing: set[asyncio.Task[None]] = set()  # of connections
 

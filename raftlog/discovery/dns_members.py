@@ -45,9 +45,8 @@ class DnsMembers:
         self._resolver = resolver
         self._interval_s = interval_s
         self._announcer = Announcer(handler, own_name=own_name)
-        self._found: dict[
-            str, list[tuple[str, str]]
-        ] = {}  # what was looked up -> (name, address) of each server
+        # What was looked up -> (name, address) of each server
+        self._found: dict[str, list[tuple[str, str]]] = {}
         self._since: dict[tuple[str, str], float] = {}  # of those found, when each was found first
         self._task: asyncio.Task[None] | None = None
         self._quiet = QuietLog(log, time.monotonic)

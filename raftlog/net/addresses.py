@@ -52,10 +52,8 @@ def is_loopback(host: str) -> bool:
 
 def address_towards_others() -> str:
     """The IP address that this machine has where its packets leave it; a loopback one if it is connected to nothing."""
-    for family, far in (
-        (socket.AF_INET, "192.0.2.1"),
-        (socket.AF_INET6, "2001:db8::1"),
-    ):  # RFC 5737, RFC 3849
+    # Addresses of nobody: RFC 5737, RFC 3849
+    for family, far in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
         try:
             with socket.socket(family, socket.SOCK_DGRAM) as one:
                 one.connect((far, 9))  # chooses the interface, and sends nothing

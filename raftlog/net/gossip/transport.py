@@ -83,9 +83,8 @@ class GossipTransport:
         self._dispatch: Dispatch | None = None
         self._numbers: Iterator[int] = iter(())
         self._tasks: set[asyncio.Task[Any]] = set()  # one per stream
-        self._replies: dict[
-            int, asyncio.Future[bytes]
-        ] = {}  # of inbound streams whose question was given away
+        # Of inbound streams whose question was given away
+        self._replies: dict[int, asyncio.Future[bytes]] = {}
         self._inbound: Counter[str] = Counter()  # streams by host; those of no stream are removed
         self._inbound_bytes = 0  # that inbound streams hold
         self._outbound = 0  # streams

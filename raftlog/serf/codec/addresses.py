@@ -41,8 +41,7 @@ def from_wire(ip: bytes, port: int) -> Address:
     host = ip_address(ip)
     if isinstance(host, IPv6Address) and host.ipv4_mapped is not None:
         host = host.ipv4_mapped
-    if (
-        host.is_multicast or host.is_unspecified or host == BROADCAST
-    ):  # one small packet would be answered by many
+    # One small packet would be answered by many.
+    if host.is_multicast or host.is_unspecified or host == BROADCAST:
         raise BadPacket("address: expected one host's, found that of many or of none")
     return Address(f"{host}:{port}" if isinstance(host, IPv4Address) else f"[{host}]:{port}")

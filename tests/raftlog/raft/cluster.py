@@ -88,9 +88,8 @@ class Cluster:
         self.letters: list[Letter] = []  # on their way, in the order in which they left
         self.cut: set[tuple[NodeId, NodeId]] = set()  # what goes from the first to the second is lost
         self.leaders: dict[int, NodeId] = {}  # of each term
-        self.chosen: dict[
-            int, tuple[int, bytes]
-        ] = {}  # term and data of each index that any node has applied
+        # Term and data of each index that any node has applied
+        self.chosen: dict[int, tuple[int, bytes]] = {}
         self.servers: dict[NodeId, Server] = {}
         self._request = 0
         for name in [*sorted([*names, *learners]), *outside]:

@@ -100,9 +100,8 @@ def test_what_is_committed_is_in_the_log_of_every_later_leader(seed: int) -> Non
     print(f"seed={seed}")
     rng = Random(seed)
     cluster = Cluster(5, persist_timeout_s=1e9)
-    committed: dict[
-        int, tuple[int, int]
-    ] = {}  # index: the entry's term, and the term in which it was committed
+    # Index: the entry's term, and the term in which it was committed
+    committed: dict[int, tuple[int, int]] = {}
 
     for _ in range(2_000):
         cluster.happen(rng)
