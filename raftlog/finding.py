@@ -113,7 +113,7 @@ def _profile(config: ServerConfig) -> SerfConfig:
 
 async def find_cluster(source: Source, identify: Identify, *, own_name: str) -> tuple[str, bool]:
     """(id of a cluster that others are of, as far as `source` knows now, "" if there is none; whether all others said so)."""
-    others = [each for each in source.members() if each.name != own_name and each.status == "alive"]
+    others = [each for each in source.members() if each.name != own_name and each.is_there]
     addresses = [each.address for each in others if each.address]
 
     async def cluster_at(address: str) -> str | None:

@@ -237,7 +237,7 @@ class RaftEngine:
         """Where the source of members says that a member is, "" if it does not; the handshake shows whether it is."""
         if self._source is None:
             return ""
-        found = (each for each in self._source.members() if each.name == node and each.status == "alive")
+        found = (each for each in self._source.members() if each.name == node and each.is_there)
         return next((each.address for each in found if each.cluster_id == self.cluster_id), "")
 
     def _become_member(self, cluster_id: str) -> None:

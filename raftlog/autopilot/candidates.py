@@ -46,7 +46,7 @@ class Candidates:
         """
         if self._source is None:
             return ()
-        found = sorted(self._source.members(), key=lambda each: (each.name, each.status != "alive"))
+        found = sorted(self._source.members(), key=lambda each: (each.name, not each.is_there))
         by_name: dict[str, Candidate] = {}
         nameless: list[Candidate] = []
         strangers = 0

@@ -296,7 +296,7 @@ class _Judge:
 
     def compare(self, member: MemberFacts, candidate: Candidate) -> None:
         """A member with what the source says of its name."""
-        if candidate.status != "alive":
+        if not candidate.is_there:
             return
         what = f"take {candidate.address} for {member.name}"
         is_other_disk = not _may_be_same(candidate.directory_id, member.directory_id)
@@ -323,8 +323,8 @@ class _Judge:
     def consider(self, candidate: Candidate) -> ServerReport:
         """One that is no member."""
         name = NodeId(candidate.name)
-        if candidate.status != "alive" or is_going(candidate):
-            reason = f"no member, and {candidate.status if candidate.status != 'alive' else 'leaving'}"
+        if not candidate.is_there or is_going(candidate):
+            reason = f"no member, and {candidate.status if not candidate.is_there else 'leaving'}"
         elif name in self.facts.barred:
             reason = "removed on purpose; `raftlog join` lets it in again"
         elif name in self.facts.just_removed:

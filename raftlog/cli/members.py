@@ -39,7 +39,7 @@ def members(
     with client_of(target) as client:
         found = client.known_servers(_address_of(client, server) if server else None)
     reasons = {}
-    if any(not one.raft_role and one.status == "alive" for one in found.servers):
+    if any(not one.raft_role and one.status in ("alive", "listed") for one in found.servers):
         reasons = _reasons(target)
     if json:
         for one in found.servers:

@@ -14,7 +14,7 @@ class KnownServer(NamedTuple):
     name: str
     address: str
     gossip_address: str
-    status: str  # alive, leaving, left or failed; empty: not seen
+    status: str  # alive, leaving, left, failed, or listed: named, not watched; empty: not seen
     status_s: float  # for how many seconds; 0: not known
     raft_role: str  # leader, voter or learner; empty: no member
     version: str

@@ -29,7 +29,9 @@ class Announcer:
         there = {
             candidate.name or candidate.address: candidate.address
             for candidate in candidates
-            if candidate.address and candidate.status in ("alive", "leaving") and not self._is_own(candidate)
+            if candidate.address
+            and (candidate.is_there or candidate.status == "leaving")
+            and not self._is_own(candidate)
         }
         for name in [name for name in self._told if name not in there]:
             del self._told[name]

@@ -68,7 +68,7 @@ class DnsMembers:
 
     def members(self) -> Sequence[Candidate]:
         return tuple(
-            Candidate(name=name, address=address, since=since)
+            Candidate(name=name, address=address, status="listed", since=since)
             for (name, address), since in sorted(self._since.items())
         )
 

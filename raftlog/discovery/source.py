@@ -18,8 +18,13 @@ class Candidate:
     role: str = ""  # "member", "joining" (it asks to be let in), or "leaving"
     version: str = ""
     gossip_address: str = ""
-    status: str = "alive"  # alive, leaving, left, or failed
+    status: str = "alive"  # alive, leaving, left, or failed; listed: the source names it, and watches nobody
     since: float = 0.0  # monotonic seconds: since when it has this status
+
+    @property
+    def is_there(self) -> bool:
+        """As far as the source knows: it neither failed nor goes."""
+        return self.status in ("alive", "listed")
 
 
 class Handler(Protocol):

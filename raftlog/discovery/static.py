@@ -28,7 +28,7 @@ class StaticMembers:
     async def start(self) -> None:
         now = time.monotonic()
         self._members = tuple(
-            Candidate(name=name, address=address, since=now)
+            Candidate(name=name, address=address, status="listed", since=now)
             for name, address in sorted(self._addresses.items())
         )
         self._announcer.announce(self._members)

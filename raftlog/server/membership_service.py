@@ -35,7 +35,7 @@ class Candidate(Protocol):
     @property
     def gossip_address(self) -> str: ...
     @property
-    def status(self) -> str: ...  # alive, leaving, left, failed
+    def status(self) -> str: ...  # alive, leaving, left, failed, listed
     @property
     def since(self) -> float: ...  # monotonic seconds; 0: not known
 
@@ -263,7 +263,7 @@ def _remarks(member: MemberStatus | None, candidate: Candidate | None, status: C
 
 
 def _remarks_on_stranger(candidate: Candidate, status: ClusterStatus) -> list[str]:
-    if candidate.status != "alive":
+    if candidate.status not in ("alive", "listed"):
         return []  # the status says it
     if candidate.cluster_id not in ("", status.cluster_id):
         return [f"of another cluster: {candidate.cluster_id}"]

@@ -311,6 +311,20 @@ def test_a_silent_voter_whose_process_is_alive_stays() -> None:
     assert kinds(found) == [] and "says that it is alive" in held(found)
 
 
+def test_that_a_list_names_a_silent_voter_does_not_keep_it() -> None:
+    members = (leader(), member("n2"), member("n3"), dead("n4"))
+
+    found = judged(facts(*members, candidates=(candidate("n4", status="listed"),)))
+
+    assert kinds(found) == [(RemoveFailed, "n4")]
+
+
+def test_who_is_only_listed_becomes_a_learner() -> None:
+    assert kinds(judged(facts(*THREE, candidates=(candidate("n4", status="listed"),)))) == [
+        (AddLearner, "n4")
+    ]
+
+
 def test_gossip_alone_never_makes_a_voter_failed() -> None:
     members = (leader(), member("n2"), member("n3"), member("n4"))
     failed = candidate("n4", status="failed", since=NOW - LONG)

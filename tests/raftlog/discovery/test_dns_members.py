@@ -37,7 +37,7 @@ def test_every_address_of_a_name_is_a_server_without_a_name(told: Told) -> None:
             await source.start()
 
             assert [(one.name, one.status, one.address) for one in source.members()] == [
-                ("", "alive", "10.0.0.1:8400"), ("", "alive", "10.0.0.2:8400"), ("", "alive", "[fd00::1]:8400"),
+                ("", "listed", "10.0.0.1:8400"), ("", "listed", "10.0.0.2:8400"), ("", "listed", "[fd00::1]:8400"),
             ]  # fmt: skip
             await source.close()
 

@@ -21,7 +21,7 @@ def test_a_list_says_what_it_was_told_and_names_others_to_the_handler(told: Told
         await source.start()
 
         assert [(one.name, one.address, one.status) for one in source.members()] == [
-            ("n1", "h1:1", "alive"), ("n2", "h2:1", "alive"),
+            ("n1", "h1:1", "listed"), ("n2", "h2:1", "listed"),
         ]  # fmt: skip
         await source.set_tags(role="member")
         await source.leave()

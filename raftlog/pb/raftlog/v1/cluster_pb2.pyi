@@ -657,7 +657,7 @@ class KnownServer(_message.Message):
     """as Raft has it, else as it says"""
     gossip_addr: _builtins.str
     status: _builtins.str
-    """alive, leaving, left, failed; empty: not seen"""
+    """alive, leaving, left, failed, listed (not watched); empty: not seen"""
     status_s: _builtins.float
     """for how many seconds it has that status; 0: not known"""
     raft_role: _builtins.str
@@ -779,7 +779,7 @@ class AutopilotServer(_message.Message):
     name: _builtins.str
     rpc_addr: _builtins.str
     status: _builtins.str
-    """alive, leaving, left, failed; empty: not seen"""
+    """alive, leaving, left, failed, listed (not watched); empty: not seen"""
     is_member: _builtins.bool
     is_voter: _builtins.bool
     is_leader: _builtins.bool
