@@ -3,8 +3,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from tests.raftlog.configuring import Write
 
 if TYPE_CHECKING:
     from raftlog.agent import Agent
+    from tests.raftlog.fake_membership import Command, MembershipServer, Serve
 
 DEADLINE_S = 10.0  # of a condition that a test waits for; far more than any needs
 
@@ -87,3 +89,32 @@ def client(agent: Agent, certificates: Path) -> Iterator[Client]:
     """A client of `agent` that may do everything."""
     with Client(agent.rpc_address, tls=TlsFiles.in_folder(certificates, "root-client")) as client:
         yield client
+
+
+@pytest.fixture
+def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
+    """Starts the server of stand-ins that commands then connect to."""
+    from tests.raftlog.fake_membership import membership_server
+
+    with ExitStack() as servers:
+
+        def start(**asked: Any) -> MembershipServer:
+            server = servers.enter_context(membership_server(tmp_path, **asked))
+            monkeypatch.setenv("RAFTLOG_CLIENT_ADDR", server.address)
+            return server
+
+        yield start
+
+
+@pytest.fixture
+def command(capfd: pytest.CaptureFixture[str]) -> Command:
+    """Runs a command; its output. What it says on stderr has to be `errors`."""
+    from raftlog.cli import run
+
+    def run_command(*arguments: str, code: int = 0, errors: str = "") -> str:
+        found = run([*arguments, "--insecure"])
+        output, said = capfd.readouterr()
+        assert (found, said) == (code, errors), output
+        return output
+
+    return run_command

@@ -316,3 +316,8 @@ async def fake_cluster(folder: Path, config: Config = DEFAULTS) -> AsyncIterator
 def client_of(cluster: FakeCluster, *names: str, timeout_s: float = 10.0) -> AsyncClient:
     """A client that is told the addresses of these servers, by default of n2."""
     return AsyncClient([cluster.nodes[name].address for name in names or ("n2",)], timeout_s=timeout_s)
+
+
+def count(cluster: FakeCluster, method: str) -> list[int]:
+    """Calls of the method that came to n1, n2 and n3."""
+    return [node.calls.count(method) for node in cluster.nodes.values()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -197,6 +197,10 @@ class MembershipServer:
 
     async def _depart(self) -> None:
         self.departed += 1
+
+
+Serve = Callable[..., MembershipServer]
+Command = Callable[..., str]
 
 
 @contextmanager
