@@ -158,9 +158,11 @@ class Reconciler:
         """Judge, and do the first thing that is to be done; whether something was."""
         replica = self._log.replica
         term = replica.driver.node.term
-        if not replica.is_ready or replica.is_handing_over:
+        if not replica.is_ready:
             self._term = 0
             self._judgement = None
+            return False
+        if replica.is_handing_over:  # to somebody who will judge anew; if that fails, this one goes on
             return False
         if term != self._term:  # nothing is known from when another led
             self._term, self._leads_since = term, self._clock()
