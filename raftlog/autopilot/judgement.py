@@ -142,7 +142,7 @@ class _Judge:
                 f"lacks {'an unknown number of' if trailing is None else trailing} committed entries",
             )
         if hint is not None and hint.status == "failed":
-            return False, "Raft hears it, but the source of members says that it has failed"
+            return False, "Raft hears it, but gossip says that it has failed"
         return True, "in contact and up to date"
 
     def is_in_contact(self, member: MemberFacts) -> bool:
@@ -244,12 +244,16 @@ class _Judge:
             if hint is not None and silent_s >= limit_s:
                 self.hold(
                     f"remove {name}",
-                    f"silent for {silent_s:.0f} s, but the source of members says that it is alive",
+                    f"silent for {silent_s:.0f} s, but gossip says that it is alive",
+                )
+            elif member.is_voter and self.are_voters_few:
+                self.reasons[name] += (
+                    f"; not removed, for at least {settings.voters_min} voters are to remain"
                 )
             elif limit_s < math.inf:
-                self.reasons[name] += f"; removed after {limit_s:g} s of silence"
+                self.reasons[name] += f"; removed after {_shown(limit_s)} of silence"
             return
-        if member.is_voter and len(self.voters) - 1 < settings.voters_min:
+        if member.is_voter and self.are_voters_few:
             self.hold(
                 f"remove {name}",
                 f"{why}, but at least {settings.voters_min} voters are to remain; add a server first",
@@ -260,6 +264,11 @@ class _Judge:
             self.hold(f"remove {name}", f"{why}, but {lack}")
         else:
             self.act(RemoveFailed(name, why))
+
+    @property
+    def are_voters_few(self) -> bool:
+        """So few that one which fails stays a voter."""
+        return len(self.voters) <= self.settings.voters_min
 
     def why_failed(self, member: MemberFacts) -> str:
         """Why it is taken for one that does not come back; "" if it is not."""
@@ -328,7 +337,7 @@ class _Judge:
         elif name in self.facts.barred:
             reason = "removed on purpose; `raftlog join` lets it in again"
         elif name in self.facts.just_removed:
-            reason = "removed a moment ago; the source of members may not know yet that it leaves"
+            reason = "removed a moment ago; it may not have been heard yet that it leaves"
         elif reason := self.why_not(candidate):
             self.hold(f"add {name}", reason)
         elif len(self.members) >= self.members_max:
@@ -336,9 +345,7 @@ class _Judge:
             self.hold(f"add {name}", reason)
         else:
             reason = "about to be checked, and added as a learner"
-            self.act(
-                AddLearner(name, candidate.address, candidate.directory_id, "the source of members found it")
-            )
+            self.act(AddLearner(name, candidate.address, candidate.directory_id, "discovery found it"))
         return ServerReport(
             name=name,
             address=candidate.address,
@@ -379,6 +386,14 @@ class _Judge:
 def is_going(candidate: Candidate) -> bool:
     """It said that it leaves, or it has left."""
     return candidate.status in ("leaving", "left") or candidate.role == "leaving"
+
+
+def _shown(seconds: float) -> str:
+    """24 h, 10 min, 90 s."""
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= size and seconds % size == 0:
+            return f"{seconds / size:g} {unit}"
+    return f"{seconds:g} s"
 
 
 def _may_be_same(directory_id: str, known: str) -> bool:

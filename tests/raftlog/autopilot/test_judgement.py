@@ -269,7 +269,7 @@ def test_a_failed_voter_is_removed_only_after_the_configured_time() -> None:
         return judged(facts(leader(), *others, candidates=(candidate("n4", status="failed"),)))
 
     assert kinds(after(DAY - 1)) == []
-    assert reason(after(5), "n4") == "silent for 5.0 s; removed after 86400 s of silence"
+    assert reason(after(5), "n4") == "silent for 5.0 s; removed after 24 h of silence"
     assert kinds(after(DAY)) == [(RemoveFailed, "n4")]
 
 
@@ -292,6 +292,9 @@ def test_a_failed_voter_stays_if_too_few_would_be_left() -> None:
 
     assert kinds(found) == []
     assert "at least 3 voters are to remain; add a server first" in held(found)
+
+    early = judged(facts(leader(), member("n2"), dead("n3", 5.0)))
+    assert reason(early, "n3") == "silent for 5.0 s; not removed, for at least 3 voters are to remain"
 
 
 def test_a_failed_voter_stays_if_the_rest_has_no_healthy_majority() -> None:
@@ -352,7 +355,7 @@ def test_a_learner_that_never_connected_goes_after_a_while() -> None:
 def test_a_newcomer_becomes_a_learner() -> None:
     found = judged(facts(*THREE, candidates=(candidate("n4", cluster_id="", role="joining"),)))
 
-    assert found.actions == (AddLearner(N4, "n4:8400", "d-n4", "the source of members found it"),)
+    assert found.actions == (AddLearner(N4, "n4:8400", "d-n4", "discovery found it"),)
     assert [server.is_member for server in found.servers] == [True, True, True, False]
 
 
