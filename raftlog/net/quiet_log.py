@@ -1,4 +1,4 @@
-"""Warnings that strangers can cause, so that they cannot fill a disk with them."""
+"""Lines of the log that strangers can cause, so that they cannot fill a disk with them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ KINDS_MAX: Final = 256  # remembered; beyond it all of them begin anew
 
 
 class QuietLog:
-    """Passes on one warning of a kind per interval, with the number of those left out since the last."""
+    """Passes on one line of a kind per interval, with the number of those left out since the last."""
 
     def __init__(self, log: logging.Logger, clock: Callable[[], float]) -> None:
         self._log = log
@@ -20,6 +20,12 @@ class QuietLog:
         self._last: dict[str, tuple[float, int]] = {}
 
     def warning(self, kind: str, text: str, *values: Any) -> None:
+        self._say(logging.WARNING, kind, text, *values)
+
+    def info(self, kind: str, text: str, *values: Any) -> None:
+        self._say(logging.INFO, kind, text, *values)
+
+    def _say(self, level: int, kind: str, text: str, *values: Any) -> None:
         now = self._clock()
         written, left_out = self._last.get(kind, (now - INTERVAL_S, 0))
         if now - written < INTERVAL_S:
@@ -29,6 +35,6 @@ class QuietLog:
             self._last.clear()
         self._last[kind] = (now, 0)
         if left_out:
-            self._log.warning(f"{text} left_out=%d", *values, left_out)
+            self._log.log(level, f"{text} left_out=%d", *values, left_out)
         else:
-            self._log.warning(text, *values)
+            self._log.log(level, text, *values)

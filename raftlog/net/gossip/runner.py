@@ -48,6 +48,14 @@ from raftlog.serf.node import SerfNode
 log = logging.getLogger(__name__)
 
 INBOX_MAX: Final = 2048  # packets and questions that wait for the engine; more are dropped
+
+# Notes of what belongs to a restart, to a change of keys or to a member that is away; all others are warnings.
+USUAL: Final = {
+    "refuted": "others had an older or a wrong word of this node, and get a newer one",
+    "serf_leave_refuted": "this node was taken for leaving, and says that it stays",
+    "serf_keys_asked": "a change of the keys was asked for",
+    "serf_reconnecting": "a member that failed is tried again",
+}
 REQUESTS_MAX: Final = 256  # of this program that wait for their outcome; more are refused
 RESOLVE_S: Final = 5.0  # for the name of an address to be looked up
 
@@ -300,10 +308,11 @@ class GossipNode:
             self._transport.fall_silent()
 
     def _note(self, note: Note) -> None:
+        is_usual = note.event in USUAL
+        words = USUAL.get(note.event) or note.event.removeprefix("serf_").replace("_", " ")
         text = "".join(f" {key}=%s" for key in note.fields)
-        self._quiet.warning(
-            note.event, f"gossip: {note.event.replace('_', ' ')}{text}", *note.fields.values()
-        )
+        say = self._quiet.info if is_usual else self._quiet.warning
+        say(note.event, f"gossip: {words.removeprefix('gossip ')}{text}", *note.fields.values())
 
     def _keep_keyring(self) -> None:
         self._is_keyring_changed = True

@@ -86,6 +86,17 @@ def test_one_line_of_a_kind_is_written_per_interval_and_tells_how_many_were_left
     assert caplog.messages == ["event of=a", "event of=b", "event of=a left_out=2"]
 
 
+def test_what_is_usual_is_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    quiet = QuietLog(logging.getLogger("test"), Clock())
+
+    quiet.info("a", "event")
+    quiet.info("a", "event")
+    quiet.warning("b", "event")
+
+    assert [record.levelname for record in caplog.records] == ["INFO", "WARNING"]
+
+
 def test_kinds_that_strangers_make_up_do_not_fill_memory(caplog: pytest.LogCaptureFixture) -> None:
     quiet = QuietLog(logging.getLogger("test"), Clock())
 
