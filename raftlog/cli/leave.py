@@ -32,7 +32,9 @@ def leave(
     with client_of(target) as client:
         address = next((one.address for one in client.servers() if one.name == server), "")
         client.leave(server)
-    typer.echo(f"{server} is no member")
+    typer.echo(
+        f"{server} is no member" if address else f"{server} was no member; `raftlog servers` lists them"
+    )
     if not address:
         return
     try:

@@ -14,7 +14,7 @@ from typing import Final
 
 from raftlog.discovery.announcing import Announcer
 from raftlog.discovery.source import Candidate, Handler
-from raftlog.errors import ListenError
+from raftlog.errors import RaftlogError
 from raftlog.net.backoff import BackOff
 from raftlog.net.gossip.keyring_file import load_keyring, save_keyring
 from raftlog.net.gossip.limits import TransportLimits
@@ -269,7 +269,7 @@ class Membership:
     async def _begin_anew(self) -> bool:
         try:
             await self._begin(self._node.keyring.keys, self._node.bound_address)
-        except ListenError as error:
+        except RaftlogError as error:
             log.warning("gossip does not begin anew yet reason=%s", error)
             return False
         return True

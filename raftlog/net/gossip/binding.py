@@ -8,7 +8,7 @@ import logging
 import socket
 from typing import Final, NamedTuple
 
-from raftlog.errors import ListenError
+from raftlog.errors import ConfigError, ListenError
 from raftlog.net.addresses import (
     address_towards_others,
     host_and_port,
@@ -21,7 +21,6 @@ from raftlog.serf.messages import Address
 log = logging.getLogger(__name__)
 
 SETTING: Final = "bind-addr"
-ADVERTISE_SETTING: Final = "advertise-addr"
 RECEIVE_BUFFER_BYTES: Final = 2 * 1024 * 1024  # of packets that wait in the system; it may give less
 BACKLOG: Final = 128  # streams that the system keeps until they are accepted
 FREE_PORT_TRIES: Final = 32  # a port that is free for TCP may be taken for UDP
@@ -82,7 +81,7 @@ def _bound(bind_addr: str, host: str, port: int, kind: socket.SocketKind) -> soc
 
 async def advertised(sockets: Sockets, advertise_addr: str | None) -> Address:
     """The ip:port that others are told: `advertise_addr`, its name looked up, its port 0 filled in; None: what is
-    bound, or, if that is every interface, the address where this machine's packets leave it. ListenError if nobody
+    bound, or, if that is every interface, the address where this machine's packets leave it. ConfigError if nobody
     could reach it, or the name is not known.
     """
     host, port = sockets.packets.getsockname()[:2]
@@ -93,19 +92,14 @@ async def advertised(sockets: Sockets, advertise_addr: str | None) -> Address:
                 "others are told to gossip to a loopback address: set advertise-addr address=%s", host
             )
     wanted = advertise_addr or host_and_port(host, port)
-    setting = SETTING if advertise_addr is None else ADVERTISE_SETTING
     try:
         found = await resolve(wanted)
     except (OSError, ValueError) as error:
-        raise ListenError(
-            setting, wanted, f"no address of that name: {error}; set {ADVERTISE_SETTING}"
-        ) from error
+        raise ConfigError([f"advertise-addr: {wanted}: no address of that name: {error}"]) from error
     hosts = dict(map(split_address, found))
     reachable = [one for one in hosts if not is_wildcard(one)]
     if not reachable:
-        raise ListenError(
-            setting, wanted, f"others do not reach {found[0]}: set {ADVERTISE_SETTING} to what they do"
-        )
+        raise ConfigError([f"advertise-addr: {wanted}: others do not reach {found[0]}; give what they do"])
     return Address(host_and_port(reachable[0], hosts[reachable[0]] or port))
 
 

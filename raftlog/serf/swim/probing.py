@@ -142,16 +142,16 @@ class Probing:
         probe.ask_others_at = inf
         # If this node slept, the others still get the time for an answer.
         probe.ends_at = max(probe.ends_at, now + self._config.probe_timeout_s)
-        helpers = self._members.pick(
+        asked = self._members.pick(
             self._config.indirect_checks, lambda m: m.state is State.ALIVE and m.name != member.name
         )
-        for helper in helpers:
-            wants_nack = helper.versions.protocol_max >= NACK_PROTOCOL
+        for other in asked:
+            wants_nack = other.versions.protocol_max >= NACK_PROTOCOL
             probe.nacks_expected += wants_nack
             question = IndirectPing(
                 ping.sequence, member.address, member.name, wants_nack, ping.source_address, ping.source_node
             )
-            self._post.send(helper.address, question)
+            self._post.send(other.address, question)
         if member.versions.protocol_max >= STREAM_PING_PROTOCOL:
             probe.stream = self._post.ask(member.address, ping, probe.ends_at - now)
 

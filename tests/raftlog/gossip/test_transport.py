@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from raftlog.engine import Answered, Ask, Asked, Receive, Send, Unanswered
-from raftlog.errors import ListenError
+from raftlog.errors import ConfigError, ListenError
 from raftlog.net.gossip.binding import address_of, advertised, bind, name_of, resolve
 from raftlog.net.gossip.limits import WINDOW_S, PacketRate, TransportLimits
 from raftlog.serf.messages import Address
@@ -466,7 +466,7 @@ def test_what_others_are_told() -> None:
             assert await advertised(one, "192.0.2.1:7946") == "192.0.2.1:7946"
             assert await advertised(every, "192.0.2.1:0") == f"192.0.2.1:{other_port}"
             for wanted in ("0.0.0.0:7946", "[::]:1", "no-port"):
-                with pytest.raises(ListenError):
+                with pytest.raises(ConfigError, match="advertise-addr"):
                     await advertised(every, wanted)
         finally:
             one.close()
