@@ -114,7 +114,7 @@ class Membership:
         return not self._node.keyring.is_empty
 
     async def start(self) -> None:
-        """Be there, and look for others in the background. ListenError; OSError or ValueError for what the settings or
+        """Be there, and look for others in the background. ListenError, ConfigError; OSError or ValueError for what the settings or
         the file of keys hold.
         """
         keys = await asyncio.to_thread(_keys_of, self._config)
@@ -167,7 +167,7 @@ class Membership:
             await self.close()  # lest a node that is made anew tells all that this server is back
 
     async def come_back(self) -> None:
-        """After `leave`: be there again, and look for others as at the start. ListenError."""
+        """After `leave`: be there again, and look for others as at the start. ListenError, ConfigError."""
         await self.close()
         await self._start(self._node.keyring.keys, self._node.bound_address)
 

@@ -113,7 +113,7 @@ class GossipNode:
     async def bind(cls, config: GossipConfig, on_told: Callable[[Sequence[Told]], None]) -> GossipNode:
         """A node that is there, alone, and tells `on_told` in the loop of what happened in each turn; deaf until `start`.
 
-        ListenError; ValueError if the name, the tags or the keys cannot be used.
+        ListenError, ConfigError; ValueError if the name, the tags or the keys cannot be used.
         """
         sockets = bind(config.bind_addr)
         try:
