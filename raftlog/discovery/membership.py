@@ -114,8 +114,8 @@ class Membership:
         return not self._node.keyring.is_empty
 
     async def start(self) -> None:
-        """Be there, and look for others in the background. ListenError, ConfigError; OSError or ValueError for what the settings or
-        the file of keys hold.
+        """Be there, and look for others in the background. ListenError, ConfigError; OSError or ValueError for what the
+        settings or the file of keys hold.
         """
         keys = await asyncio.to_thread(_keys_of, self._config)
         await self._start(keys, self._config.bind_addr)
