@@ -80,6 +80,7 @@ class GossipTransport:
         self._rate = PacketRate(self._limits.packets_per_host_per_s_max, self._loop.time)
         self._packets: asyncio.DatagramTransport | None = None
         self._server: asyncio.Server | None = None
+        self._opening: asyncio.Task[None] | None = None
         self._dispatch: Dispatch | None = None
         self._numbers: Iterator[int] = iter(())
         self._tasks: set[asyncio.Task[Any]] = set()  # one per stream
@@ -104,6 +105,11 @@ class GossipTransport:
     async def start(self, dispatch: Dispatch, numbers: Iterator[int]) -> None:
         """Give what comes to `dispatch` from now on; the numbers of questions are drawn from `numbers`."""
         self._dispatch, self._numbers = dispatch, numbers
+        # Not to be cancelled half-way: a socket that belongs to nobody keeps uvloop from ever being closed.
+        self._opening = self._loop.create_task(self._open())
+        await asyncio.shield(self._opening)
+
+    async def _open(self) -> None:
         self._packets, _ = await self._loop.create_datagram_endpoint(
             lambda: _Packets(self._packet_came, self._packets_failed), sock=self._sockets.packets
         )
@@ -123,6 +129,8 @@ class GossipTransport:
 
     async def close(self) -> None:
         """Fall silent, and close the sockets."""
+        if self._opening is not None:
+            await asyncio.wait((self._opening,))
         self.fall_silent()
         if self._tasks:
             await asyncio.wait(self._tasks)

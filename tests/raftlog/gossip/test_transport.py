@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import socket
 
@@ -10,9 +11,18 @@ from raftlog.engine import Answered, Ask, Asked, Receive, Send, Unanswered
 from raftlog.errors import ConfigError, ListenError
 from raftlog.net.gossip.binding import address_of, advertised, bind, name_of, resolve
 from raftlog.net.gossip.limits import WINDOW_S, PacketRate, TransportLimits
+from raftlog.net.gossip.transport import GossipTransport
 from raftlog.serf.messages import Address
 from tests.raftlog.gossip.conftest import Run
-from tests.raftlog.gossip.fakes import DEADLINE_S, MESSAGE_BYTES_MAX, Node, framed, until
+from tests.raftlog.gossip.fakes import (
+    DEADLINE_S,
+    MESSAGE_BYTES_MAX,
+    Engine,
+    LengthFraming,
+    Node,
+    framed,
+    until,
+)
 
 LONG_S = DEADLINE_S
 
@@ -370,6 +380,27 @@ def test_a_reply_to_nobody_is_nothing(run: Run) -> None:
     async def scenario() -> None:
         async with Node() as node:
             node.transport.reply(99, b"late")
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_a_start_that_is_cancelled_leaves_no_socket_behind(run: Run, turns: int) -> None:
+    """After so many turns of the loop. A server that stops just when its gossip begins anew would never end."""
+
+    async def scenario() -> None:
+        sockets = bind("127.0.0.1:0")
+        address = address_of(sockets.packets.getsockname())
+        transport = GossipTransport(sockets, LengthFraming, limits=TransportLimits())
+        starting = asyncio.create_task(transport.start(Engine().dispatch, itertools.count(1)))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        await transport.close()
+        await asyncio.sleep(0)
+
+        bind(address).close()
 
     run(scenario())
 
