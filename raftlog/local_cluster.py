@@ -8,6 +8,7 @@ The first servers know each other from a list; those that are added later ask th
 
 from __future__ import annotations
 
+import random
 import re
 import shutil
 import socket
@@ -37,6 +38,8 @@ from raftlog.server_process import (
 NODES_MAX: Final = 15  # of one cluster on one machine
 LEADER_S_MAX: Final = 30.0
 LOOK_S: Final = 0.05
+PORT_MIN: Final = 10_240
+PORT_END: Final = 32_768  # from here on the system gives ports away, on Linux; elsewhere from later on
 _NODE: Final = re.compile(r"n[1-9]\d?")
 
 
@@ -186,10 +189,24 @@ def _follows(client: Client, address: str, leader: str) -> bool:
 
 
 def free_ports(count: int) -> list[int]:
-    """So many ports of the loopback interface that nobody listens on now."""
+    """So many ports of the loopback interface that nobody listens on now.
+
+    Below those that the system gives to whoever asks for any, and to connections: it may have given away one of them
+    before a server listens there, or while it is down.
+    """
     with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [listener.getsockname()[1] for listener in sockets]
+        found: list[int] = []
+        for port in random.sample(range(PORT_MIN, PORT_END), k=PORT_END - PORT_MIN):
+            if len(found) == count:
+                break
+            try:
+                stack.enter_context(socket.create_server(("127.0.0.1", port)))
+            except OSError:
+                continue
+            found.append(port)
+        if len(found) < count:
+            raise NoCluster(f"{count} ports from {PORT_MIN} on are wanted, and {len(found)} are free")
+        return found
 
 
 @contextmanager

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
+
+from raftlog.local_cluster import free_ports
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 README = (REPOSITORY / "README.md").read_text()
@@ -27,14 +28,8 @@ def blocks(markdown: str) -> list[Block]:
     ]
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
 def test_every_block_of_the_tour_runs_and_prints_what_is_shown(tmp_path: Path) -> None:
-    port = free_port()
+    [port] = free_ports(1)
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("RAFTLOG_")},
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
