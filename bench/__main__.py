@@ -96,8 +96,10 @@ def membership_command(
     folder: Folder = Path(),
 ) -> None:
     """What gossip costs while nothing happens, and how long newcomers and new clusters take; LAN profile."""
-    tell = lambda text: errors.print(text, highlight=False)  # noqa: E731
-    report("membership", membership.measure(folder, runs=runs, idle_s=idle_s, tell=tell))
+    measured = membership.measure(
+        folder, runs=runs, idle_s=idle_s, tell=lambda text: errors.print(text, highlight=False)
+    )
+    report("membership", measured)
 
 
 @app.command("compare")
