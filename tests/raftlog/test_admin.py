@@ -126,12 +126,16 @@ def test_a_page_that_fails_is_500_and_logged(
 
 
 def test_requests_are_logged_for_debugging_only(
-    server: AdminServer, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    server: AdminServer,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    until: Callable[[Callable[[], bool]], None],
 ) -> None:
     caplog.set_level(logging.DEBUG, "raftlog.server.admin")
 
     fetch(server, "/healthz")
 
+    until(lambda: bool(caplog.records))  # it is logged once it was answered
     (record,) = caplog.records
     assert record.levelno == logging.DEBUG
     assert "GET /healthz" in record.getMessage()
