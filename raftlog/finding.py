@@ -40,12 +40,11 @@ KEYS_FILE: Final = "gossip-keys.json"  # in the data directory: the keys as they
 RECLAIM_S: Final = 5.0  # after its death a server's name may be taken by another address
 
 ASKED_MAX: Final = 64  # servers, of which cluster they are; with more, nobody can be sure that there is none
-# One that does not answer so long is taken for one that is not there, or does not yet know
+# One that does not answer for so long is taken for one that is not there, or does not yet know.
 ASK_S_MAX: Final = 2.0
 
-Identify = Callable[
-    [str], Awaitable[Welcome]
-]  # who is at an address, as proved by the handshake; RaftlogError
+# Who is at an address, as proved by the handshake; RaftlogError.
+Identify = Callable[[str], Awaitable[Welcome]]
 
 JOINING: Final = "joining"  # roles, as a tag
 MEMBER: Final = "member"

@@ -37,12 +37,8 @@ from raftlog.storage.raft_storage import RaftStorage
 
 log = get_logger(__name__)
 
-ANSWERS: Final = (
-    AppendReply,
-    AppendRejected,
-    HeartbeatReply,
-    SnapshotReply,
-)  # that a follower gives its leader
+# That a follower gives its leader.
+ANSWERS: Final = (AppendReply, AppendRejected, HeartbeatReply, SnapshotReply)
 
 # How long after the connection with the leader is lost the others are asked: drawn, so that two do not ask at once.
 SUSPICION_S_MIN: Final = 0.05

@@ -122,9 +122,8 @@ class MembershipLog(Protocol):
         ...
 
 
-Depart = Callable[
-    [], Awaitable[None]
-]  # leaves the gossip and begins to end serving; returns once others were told
+# Leaves the gossip and begins to end serving; returns once others were told.
+Depart = Callable[[], Awaitable[None]]
 
 
 class MembershipService:

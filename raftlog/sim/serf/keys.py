@@ -30,7 +30,6 @@ class Keys:
         self.keys: list[bytes] = [self._draw()] if is_encrypted else []  # that everybody has, primary first
         self._installing: list[bytes] = []  # keys that some have already: at most one
         self._asked: NodeId | None = None  # by whom the keys are being changed now
-        self.rotations = 0  # that came to their end
 
     def _draw(self) -> bytes:
         return self._random.getrandbits(128).to_bytes(16, "big")
@@ -59,7 +58,6 @@ class Keys:
         nodes = self._everybody()
         if nodes is None or not steps:
             self._asked = None
-            self.rotations += not steps
             return
         action, key = steps[0]
 
